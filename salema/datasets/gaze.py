@@ -1,0 +1,154 @@
+"""Fixations and maps: read from the files of the data sets, and turned into each other.
+
+Points are float (N, 3): x, y in pixels (0-based; pixel k covers [k, k + 1)) and the
+observer, -1 where the data set merges its observers.
+"""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from salema.files import SalemaError
+
+Size = tuple[int, int]  # (H, W) in pixels
+
+
+def inside(points: np.ndarray, size: Size) -> np.ndarray:
+    """Bool (N,): which of the points (N, 2 or more) lie in a picture of `size`; NaN never."""
+    x, y = points[:, 0], points[:, 1]
+    return (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+
+
+def fixation_map(fixations: np.ndarray, size: Size) -> np.ndarray:
+    """Bool (H, W): True where at least one of the fixations (N, 2 or more) falls.
+
+    Points outside the picture are left out.
+    """
+    points = np.floor(fixations[inside(fixations, size), :2]).astype(int)
+    hit = np.zeros(size, bool)
+    hit[points[:, 1], points[:, 0]] = True
+    return hit
+
+
+def fixation_counts(fixations: np.ndarray, size: Size, grid: Size) -> np.ndarray:
+    """Fixations in each cell of a grid (h, w) laid over a picture of `size`: uint8, up to 255."""
+    points = np.floor(fixations[inside(fixations, size), :2]) + 0.5
+    columns = (points[:, 0] * grid[1] / size[1]).astype(int)
+    rows = (points[:, 1] * grid[0] / size[0]).astype(int)
+    counts = np.bincount(rows * grid[1] + columns, minlength=grid[0] * grid[1])
+    return np.minimum(counts, 255).astype(np.uint8).reshape(grid)
+
+
+def blur(fixations: np.ndarray, size: Size, sigma: float, grid: Size | None = None) -> np.ndarray:
+    """A saliency map: one Gaussian a fixation, summed and divided by the maximum.
+
+    Gaussians are sampled exactly, as products of a row and a column profile: not
+    truncated, and no slower for a wide one.
+
+    Args:
+        fixations: Points (N, 2 or more), each counted once, or a bool map (H, W).
+        size: (H, W) of the picture; points outside are left out.
+        sigma: Standard deviation in pixels of the picture, above 0.
+        grid: (h, w) of the result, which stretches with the picture; None for `size`.
+
+    Returns:
+        float32 (h, w) in [0, 1]; zeros where nobody fixated.
+    """
+    if fixations.dtype == bool:
+        fixations = np.argwhere(fixations)[:, ::-1]
+    points = np.floor(fixations[inside(fixations, size), :2]) + 0.5
+    profiles = []
+    for axis, cells in enumerate(reversed(grid or size)):
+        scale = cells / size[1 - axis]
+        # Half a cell at least: a narrower one could fall between the cells and vanish.
+        spread = max(sigma * scale, 0.5)
+        away = np.arange(cells) + 0.5 - points[:, axis, None] * scale
+        profiles.append(np.exp(-0.5 * (away / spread) ** 2).astype(np.float32))
+    columns, rows = profiles
+    density = rows.T @ columns
+    return density / density.max() if len(points) else density
+
+
+def load_mat(path: Path) -> dict:
+    """The variables of a MATLAB file up to v7.
+
+    Raises:
+        SalemaError: The file is missing, broken, or of v7.3.
+    """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        return loadmat(path)
+    except (OSError, ValueError, TypeError, zlib.error, MatReadError) as error:
+        raise SalemaError(f"unreadable MATLAB file: {path} (copy it again)") from error
+    except NotImplementedError as error:
+        raise SalemaError(f"MATLAB v7.3 file: {path} (save it again with -v7)") from error
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """One map as uint8 (H, W).
+
+    Raises:
+        SalemaError: The file is missing or no picture.
+    """
+    import cv2
+
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise SalemaError(f"cannot read {path}: {error.strerror} (copy it again)") from error
+    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+    if image is None:
+        raise SalemaError(f"unreadable map: {path} (not a picture, or broken)")
+    return image
+
+
+def read_fixations(path: Path, size: Size) -> np.ndarray:
+    """The points (N, 3) of one frame, scaled to pixels of `size` and none outside.
+
+    Args:
+        path: A map of fixated pixels (PNG, or MATLAB with one matrix), or SALICON's
+            MATLAB file with one struct an observer.
+        size: (H, W) of the frame.
+
+    Raises:
+        SalemaError: The file is missing, broken, or holds neither.
+    """
+    if path.suffix.lower() != ".mat":
+        points, of = _points(read_grey(path))
+    else:
+        variables = load_mat(path)
+        points, of = (
+            _observers(variables, path) if "gaze" in variables else _matrix(variables, path)
+        )
+    if of != size:  # scales the centres of the pixels
+        points[:, :2] = (points[:, :2] + 0.5) * (size[1] / of[1], size[0] / of[0])
+    return points[inside(points, size)]
+
+
+def _points(fixated: np.ndarray) -> tuple[np.ndarray, Size]:
+    y, x = np.nonzero(fixated)
+    return np.stack([x, y, np.full(len(x), -1)], axis=1).astype(float), fixated.shape
+
+
+def _matrix(variables: dict, path: Path) -> tuple[np.ndarray, Size]:
+    for name, value in variables.items():
+        numeric = isinstance(value, np.ndarray) and value.dtype.kind in "buif"
+        if not name.startswith("__") and numeric and value.ndim == 2:
+            return _points(value)
+    raise SalemaError(f"no fixation map in {path} (expected one matrix, or the struct gaze)")
+
+
+def _observers(variables: dict, path: Path) -> tuple[np.ndarray, Size]:
+    """SALICON, 2015 and 2017: `gaze(n).fixations` is (N, 2) x, y counted from 1."""
+    points = [np.empty((0, 3))]
+    try:
+        for observer, entry in enumerate(variables["gaze"].ravel()):
+            xy = np.asarray(entry["fixations"], float).reshape(-1, 2) - 1
+            points.append(np.column_stack([xy, np.full(len(xy), float(observer))]))
+        rows, columns = np.asarray(variables.get("resolution", (480, 640)), int).ravel()
+    except (ValueError, IndexError, TypeError) as error:
+        raise SalemaError(f"no SALICON fixations in {path} (copy it again)") from error
+    return np.concatenate(points), (int(rows), int(columns))

@@ -1,0 +1,301 @@
+"""The network: 62 layers with a placement of recurrences among them.
+
+Features
+- SalGAN's generator as ONE Sequential with the official numbering 0-61 (VGG-16's
+  convolutions without the last pooling, and their mirror image); no batch norm.
+- A placement puts a recurrence behind layers: EMA or ConvLSTM, with dropout, residual,
+  fresh layers, a smaller working size. No recurrence is the static network.
+- Everything before and after a recurrence is independent of time: T frames are one batch.
+
+Source: Pan et al., arXiv 1701.01081 (SalGAN); Linardos et al., BMVC 2019 (SalEMA).
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from salema.files import SalemaError
+from salema.layers import LOGITS, MEAN_BGR, SIGMOID, Branches, reset, salgan
+from salema.params import Model, Placement
+from salema.recurrence import EMA, ConvLSTM, MapLSTM
+
+PLACEMENTS = {  # those with a name of their own; `params.yaml` may define others
+    "static": Placement(recurrence="none"),
+    "ema7": Placement(recurrence="ema", after=[7], alpha=0.1),
+    "ema30": Placement(recurrence="ema", after=[30], alpha=0.1),
+    "ema30-dropout": Placement(recurrence="ema", after=[30], alpha=0.1, dropout="always"),
+    "ema30-residual": Placement(recurrence="ema", after=[30], alpha=0.1, residual=True),
+    "ema30-learned": Placement(recurrence="ema", after=[30], alpha=0.56, learned=True),
+    "ema54": Placement(recurrence="ema", after=[54], alpha=0.1),
+    "ema61": Placement(recurrence="ema", after=[61], alpha=0.1),
+    "ema7-54": Placement(recurrence="ema", after=[7, 54], alpha=0.3),
+    "clstm30": Placement(recurrence="convlstm", after=[29]),
+    "clstm56": Placement(recurrence="convlstm", after=[55], fresh=[56, 58, 60]),
+    "videosalgan": Placement(recurrence="convlstm", after=[61], hidden=128, short_side=64),
+}
+
+
+class State(NamedTuple):
+    """What a model remembers between chunks: frames seen, and each recurrence's state."""
+
+    frame: int = 0
+    memories: dict[int, Tensor | tuple[Tensor, Tensor]] = {}  # noqa: RUF012 - never mutated
+
+    def detach(self) -> "State":
+        """The same state without its history, for truncated backpropagation."""
+        cut = {
+            layer: memory.detach() if isinstance(memory, Tensor)
+            else tuple(part.detach() for part in memory)
+            for layer, memory in self.memories.items()
+        }  # fmt: skip
+        return State(self.frame, cut)
+
+
+class SaliencyModel(nn.Module):
+    """SalGAN's layers with a placement: frames and a state to maps and the next state.
+
+    Args:
+        config: Size, width, input scale.
+        placement: Where the recurrence sits.
+        branches: Whether each 3x3 convolution trains with `Branches`; `fold` turns them
+            into plain convolutions.
+
+    Raises:
+        ValueError: A residual around a layer that changes the number of channels, or an
+            EMA after a ConvLSTM on maps.
+    """
+
+    def __init__(self, config: Model, placement: Placement, branches: bool = False) -> None:
+        super().__init__()
+        self.config, self.placement = config, placement
+        self.layers = salgan(config.width)
+        self.widths = self._widths()
+        self.memories = nn.ModuleDict(
+            {str(layer): self._memory(layer) for layer in placement.after}
+        )
+        for layer in placement.fresh:
+            reset(self.layers[layer])
+        self.branches = nn.ModuleDict()
+        if branches:
+            for index, layer in enumerate(self.layers[:LOGITS]):
+                if isinstance(layer, nn.Conv2d):
+                    self.branches[str(index)] = Branches(layer)
+        self.precision = "fp32"
+        self.chunk = 16
+        self.register_buffer("mean", torch.tensor(MEAN_BGR).view(1, 3, 1, 1), persistent=False)
+
+    def _widths(self) -> list[int]:
+        """Channels after each layer."""
+        widths, channels = [], 3
+        for layer in self.layers:
+            channels = getattr(layer, "out_channels", channels)
+            widths.append(channels)
+        return widths
+
+    def _memory(self, after: int) -> nn.Module:
+        place, channels = self.placement, self.widths[after]
+        if place.residual and (after == 0 or self.widths[after - 1] != channels):
+            raise ValueError(f"a residual needs as many channels before layer {after} as after it")
+        match place.recurrence:
+            case "ema":
+                return EMA(place.alpha, place.learned)
+            case "convlstm" if after == SIGMOID:
+                return MapLSTM(place.hidden or 128, place.short_side, place.decode)
+            case "convlstm":
+                if place.hidden not in (None, channels):
+                    raise ValueError(f"`hidden` must be the {channels} channels of layer {after}")
+                return ConvLSTM(channels, channels, place.decode)
+        raise ValueError(f"no recurrence is called {place.recurrence!r}")
+
+    def forward(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Maps of a chunk.
+
+        Args:
+            frames: (B, T, H, W, 3) uint8 RGB at the model's size.
+            state: After the previous chunk; None at a clip's start.
+
+        Returns:
+            (B, T, H, W) float32 in [0, 1] (raw: no min-max), and the new state.
+        """
+        batch, time = frames.shape[:2]
+        state = state or State()
+        memories = {}
+        x = self.normalise(frames.flatten(0, 1))
+        for index, layer in enumerate(self.layers):
+            placed = str(index) in self.memories
+            before = x
+            if placed and self.placement.dropout != "none":
+                x = self._dropout(x, batch, state.frame)
+            x = self._layer(index, layer, x)
+            if placed:
+                y, memories[index] = self.memories[str(index)](
+                    x.unflatten(0, (batch, time)), state.memories.get(index)
+                )
+                x = y.flatten(0, 1)
+                if self.placement.residual:
+                    x = x + before
+        maps = x.float().view(batch, time, *x.shape[-2:])
+        return maps, State(state.frame + time, memories)
+
+    def _layer(self, index: int, layer: nn.Module, x: Tensor) -> Tensor:
+        if index == LOGITS:  # in float32, so that bf16 costs no grey levels
+            with torch.autocast(x.device.type, enabled=False):
+                return F.conv2d(x.float(), layer.weight.float(), layer.bias.float())
+        if str(index) in self.branches:
+            return self.branches[str(index)](x, layer(x))
+        if isinstance(layer, nn.ReLU) and str(index - 1) in self.memories:
+            return F.relu(x)  # not in place: the recurrence's output may be a state
+        return layer(x)
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) BGR, mean subtracted, over `std`."""
+        x = frames.permute(0, 3, 1, 2).flip(1).to(self.mean.dtype)  # flip: RGB to BGR
+        x = ((x - self.mean) / self.config.std).contiguous(memory_format=torch.channels_last)
+        return x.to(self.layers[0].weight.dtype)
+
+    def _dropout(self, x: Tensor, batch: int, first: int) -> Tensor:
+        """Drop half of the channels; while predicting, the same ones for a frame's number."""
+        if self.training:
+            return F.dropout2d(x, 0.5)
+        if self.placement.dropout != "always":
+            return x
+        # Differs: the released code drew at random at inference; ours can be repeated, and
+        # does not depend on the chunk length.
+        time, channels = x.shape[0] // batch, x.shape[1]
+        keep = [np.random.default_rng([7, first + t]).random(channels) < 0.5 for t in range(time)]
+        mask = torch.from_numpy(np.stack(keep)).to(x).mul(2)
+        return x * mask.repeat(batch, 1)[:, :, None, None]
+
+    # ------------------------------------------------------------------ inference
+
+    def prepare(self, device: str = "auto", precision: str = "auto") -> "SaliencyModel":
+        """Ready for inference: evaluation mode, device, precision, channels_last, in place.
+
+        Raises:
+            SalemaError: The device is unknown or not there.
+        """
+        place = pick_device(device)
+        self.precision = pick_precision(precision, place)
+        self.fold().eval().requires_grad_(False)
+        self.to(place).to(memory_format=torch.channels_last)
+        if self.precision == "bf16":
+            for module in [*self.layers[:LOGITS], *self.memories.values()]:
+                if not isinstance(module, EMA):
+                    module.to(torch.bfloat16)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.layers[0].weight.device
+
+    @torch.inference_mode()
+    def step(self, frames: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+        """One chunk at the model's size: uint8 (T, H, W, 3) RGB -> float32 (T, H, W), state."""
+        chunk = torch.from_numpy(np.ascontiguousarray(frames))[None].to(self.device)
+        maps, state = self(chunk, state)
+        return maps[0].cpu().numpy(), state
+
+    def fit(self, frame: np.ndarray) -> np.ndarray:
+        """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
+        height, width = self.config.size
+        if frame.shape[:2] == (height, width):
+            return frame
+        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+
+    def predict(self, frames: np.ndarray, size: str = "source") -> np.ndarray:
+        """Maps of a whole clip, in one call.
+
+        Args:
+            frames: uint8 (T, H, W, 3) RGB, any T, any size; the memory starts anew.
+            size: "source": maps as large as the frames (bilinear); "model": as computed.
+
+        Returns:
+            float32 (T, H, W) in [0, 1], raw: the scale is the network's own.
+
+        Raises:
+            ValueError: The frames are not uint8 (T, H, W, 3).
+        """
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+            raise ValueError(
+                f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}"
+            )
+        shape = frames.shape[1:3] if size == "source" else tuple(self.config.size)
+        maps = np.empty((len(frames), *shape), np.float32)
+        for index, saliency in enumerate(self.stream(frames, size)):
+            maps[index] = saliency
+        return maps
+
+    def stream(self, frames: Iterable[np.ndarray], size: str = "source") -> Iterator[np.ndarray]:
+        """One float32 (H, W) map a frame, in constant memory; each call has its own state.
+
+        Frames are taken `self.chunk` at a time; for a live source set it to 1.
+        """
+        state: State | None = None
+        waiting: list[np.ndarray] = []
+        shapes: list[tuple[int, int]] = []
+
+        def maps_of_chunk() -> Iterator[np.ndarray]:
+            nonlocal state
+            maps, state = self.step(np.stack(waiting), state)
+            for saliency, (height, width) in zip(maps, shapes, strict=True):
+                if size == "source" and saliency.shape != (height, width):
+                    saliency = cv2.resize(saliency, (width, height))
+                yield saliency
+            waiting.clear()
+            shapes.clear()
+
+        for frame in frames:
+            waiting.append(self.fit(frame))
+            shapes.append(frame.shape[:2])
+            if len(waiting) == self.chunk:
+                yield from maps_of_chunk()
+        if waiting:
+            yield from maps_of_chunk()
+
+    # ------------------------------------------------------------------ weights
+
+    def fold(self) -> "SaliencyModel":
+        """Turn the branches into their convolutions' weights, in place; exact in eval mode."""
+        for index, branch in self.branches.items():
+            branch.fold(self.layers[int(index)])
+        self.branches = nn.ModuleDict()
+        return self
+
+    def alphas(self) -> dict[str, float]:
+        """Effective weight of the newest frame, per EMA."""
+        emas = {k: m for k, m in self.memories.items() if isinstance(m, EMA)}
+        return {layer: float(memory.alpha.detach()) for layer, memory in emas.items()}
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        SalemaError: The device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise SalemaError(f"no such device: {device} (use cpu, or auto)") from error
+    return place
+
+
+def pick_precision(precision: str, device: torch.device) -> str:
+    """`auto` is bf16 where the hardware multiplies it natively, else fp32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    native = device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    )
+    return "bf16" if native else "fp32"

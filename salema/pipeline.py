@@ -1,0 +1,91 @@
+"""Threads that work ahead: bounded queues, and errors that cross them."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any
+
+END = object()
+
+
+def ahead(items: Iterable, depth: int = 2) -> Iterator:
+    """The same items, made in a thread up to `depth` ahead of their use.
+
+    An error in the thread is raised here, after the items made before it. A consumer that
+    stops early (closes the generator) stops the thread.
+    """
+    box: queue.Queue = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: object) -> bool:
+        while not stopped.is_set():
+            try:
+                box.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        try:
+            for item in items:
+                if not put((item, None)):
+                    return
+            put((END, None))
+        except BaseException as error:
+            put((END, error))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = box.get()
+            if error is not None:
+                raise error
+            if item is END:
+                return
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+class Behind:
+    """Calls a function in a thread, in order, at most `depth` calls behind.
+
+    As a context manager it waits for the last call; an error in the thread is raised by the
+    next call or at the end.
+    """
+
+    def __init__(self, function: Callable[..., Any], depth: int = 4) -> None:
+        self._function = function
+        self._box: queue.Queue = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (arguments := self._box.get()) is not END:
+            if self._error is None:
+                try:
+                    self._function(*arguments)
+                except BaseException as error:
+                    self._error = error
+
+    def __call__(self, *arguments: object) -> None:
+        """Hand one call over; waits while the thread is `depth` calls behind."""
+        if self._error is not None:
+            raise self._error
+        self._box.put(arguments)
+
+    def __enter__(self) -> "Behind":
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._box.put(END)
+        self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error

@@ -1,0 +1,174 @@
+"""Memories over time: an exponential moving average and a ConvLSTM.
+
+Both map `(B, T, C, H, W)` and the state after the previous chunk to the same shape and the
+new state, so a video may be cut into chunks anywhere without changing a map.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, T, C, H, W) -> (B, T, H*W*C): a view where the layout is channels_last."""
+    return x.permute(0, 1, 3, 4, 2).flatten(2)
+
+
+class EMA(nn.Module):
+    """Exponential moving average of one layer's activations over time.
+
+    s_t = alpha * x_t + (1 - alpha) * s_{t-1}, and the first frame is its own state, so a
+    clip of one frame leaves the static network unchanged. A chunk is one product with a
+    lower triangular T x T matrix. The state is kept in float32.
+
+    Args:
+        alpha: Weight of the newest frame, in (0, 1]; 1 switches the memory off.
+        learned: Whether `alpha_logit`, its logit, is a parameter.
+
+    Raises:
+        ValueError: alpha is outside (0, 1], or is 1 and learned (its logit is infinite).
+
+    Source: Linardos et al., BMVC 2019.
+    """
+
+    def __init__(self, alpha: float, learned: bool = False) -> None:
+        super().__init__()
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha must be in (0, 1], not {alpha}")
+        if learned and alpha == 1:
+            raise ValueError("a learned alpha must start below 1")
+        logit = math.log(alpha / (1 - alpha)) if alpha < 1 else math.inf
+        self.learned = learned
+        if learned:
+            self.alpha_logit = nn.Parameter(torch.tensor(float(logit)))
+        else:
+            self.register_buffer("alpha_logit", torch.tensor(float(logit)))
+
+    @property
+    def alpha(self) -> Tensor:
+        """The effective weight of the newest frame, a scalar in (0, 1]."""
+        return torch.sigmoid(self.alpha_logit.float())
+
+    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Average a chunk.
+
+        Args:
+            x: (B, T, C, H, W), any floating type.
+            state: (B, 1, H*W*C) float32 after the previous chunk; None at a clip's start.
+
+        Returns:
+            Averages like `x`, and the new state.
+        """
+        batch, time, channels, height, width = x.shape
+        flat = _rows(x)
+        weights, decay = self._weights(time, fresh=state is None)
+        # Plain products, outside autocast: what is rounded is chosen here.
+        with torch.autocast(x.device.type, enabled=False):
+            out = torch.matmul(weights.to(flat.dtype), flat)
+            last = torch.matmul(weights[-1:], flat.float())
+            if state is not None:
+                out = torch.addcmul(out, decay.to(flat.dtype), state.to(flat.dtype))
+                last = last + decay[-1:] * state
+        averages = out.unflatten(2, (height, width, channels)).permute(0, 1, 4, 2, 3)
+        return averages, last
+
+    def _weights(self, time: int, fresh: bool) -> tuple[Tensor, Tensor]:
+        """(T, T) weight of frame j in average i, and (T, 1) weight of the state before."""
+        keep = 1 - self.alpha
+        step = torch.arange(time, device=keep.device, dtype=keep.dtype)
+        age = step[:, None] - step[None, :]
+        # 0 ** 0 is 1 with a gradient of 0: alpha = 1 is safe.
+        power = keep ** age.clamp(min=0)
+        scale = self.alpha.expand(time)
+        if fresh:  # the first frame enters whole
+            scale = torch.cat([torch.ones_like(scale[:1]), scale[1:]])
+        weights = torch.where(age >= 0, power * scale[None, :], 0.0)
+        return weights, keep ** (step[:, None] + 1)
+
+
+class ConvLSTM(nn.Module):
+    """Convolutional LSTM with one 3x3 convolution for all gates, in the order i, f, o, g.
+
+    The half of the gates that depends on the input is one convolution over the whole
+    chunk; only the half that depends on the hidden state walks over time.
+
+    Args:
+        channels: Of the input.
+        hidden: Of cell and hidden state.
+        decode: "cell" hands the cell on, as the authors do; "hidden" the hidden state.
+
+    Source: Shi et al., NeurIPS 2015; initialisation and decoded cell: Linardos et al., 2019.
+    """
+
+    def __init__(self, channels: int, hidden: int, decode: str = "cell") -> None:
+        super().__init__()
+        if decode not in ("cell", "hidden"):
+            raise ValueError(f"decode must be 'cell' or 'hidden', not {decode!r}")
+        self.channels = channels
+        self.decode = decode
+        self.gates = nn.Conv2d(channels + hidden, 4 * hidden, 3, padding=1)
+        nn.init.xavier_normal_(self.gates.weight)
+        nn.init.zeros_(self.gates.bias)
+
+    def forward(
+        self, x: Tensor, state: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Walk over a chunk.
+
+        Args:
+            x: (B, T, C, H, W).
+            state: cell and hidden state (B, hidden, H, W) after the previous chunk; None
+                at a clip's start, where both are zero.
+
+        Returns:
+            (B, T, hidden, H, W) cells (or hidden states), and the new state, its cell in
+            float32.
+        """
+        batch, time = x.shape[:2]
+        # Contiguous halves: a slice of the weight would be copied at every step.
+        last = torch.channels_last
+        of_input = self.gates.weight[:, : self.channels].contiguous(memory_format=last)
+        of_hidden = self.gates.weight[:, self.channels :].contiguous(memory_format=last)
+        x = x.to(self.gates.weight.dtype)
+        from_input = F.conv2d(x.flatten(0, 1), of_input, self.gates.bias, padding=1)
+        from_input = from_input.unflatten(0, (batch, time))
+        cell, hidden = state if state is not None else (None, None)
+        outputs = []
+        for step in range(time):
+            gates = from_input[:, step]
+            if hidden is not None:
+                gates = gates + F.conv2d(hidden, of_hidden, padding=1)
+            enter, forget, out, new = gates.float().chunk(4, 1)
+            fresh = torch.sigmoid(enter) * torch.tanh(new)
+            cell = fresh if cell is None else torch.sigmoid(forget) * cell + fresh
+            hidden = (torch.sigmoid(out) * torch.tanh(cell)).to(gates.dtype)
+            outputs.append(cell.to(gates.dtype) if self.decode == "cell" else hidden)
+        return torch.stack(outputs, 1), (cell, hidden)
+
+
+class MapLSTM(nn.Module):
+    """VideoSalGAN's memory: a ConvLSTM over the static maps, its cell to one logit map.
+
+    Source: Linardos et al., 2018 (VideoSalGAN); 1 -> `hidden` channels, 1x1 back.
+    """
+
+    def __init__(self, hidden: int, short_side: int | None, decode: str) -> None:
+        super().__init__()
+        self.short_side = short_side
+        self.memory = ConvLSTM(1, hidden, decode)
+        self.project = nn.Conv2d(hidden, 1, 1)
+
+    def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+        """(B, T, 1, H, W) maps in (0, 1) and a state -> new maps of the same size, state."""
+        batch, time, _, height, width = x.shape
+        maps = x.flatten(0, 1)
+        if self.short_side is not None:
+            ratio = self.short_side / min(height, width)
+            small = (round(height * ratio), round(width * ratio))
+            maps = F.interpolate(maps, small, mode="area")
+        cells, state = self.memory(maps.unflatten(0, (batch, time)), state)
+        logits = self.project(cells.flatten(0, 1)).float()
+        maps = torch.sigmoid(F.interpolate(logits, (height, width), mode="bilinear"))
+        return maps.unflatten(0, (batch, time)), state

@@ -1,0 +1,53 @@
+"""Small synthetic data sets in the official layouts, and endless synthetic stills.
+
+    scenes     pictures and motion
+    observers  simulated gaze, and the maps made of it
+    layouts    the four sets as files
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from salema.files import atomic
+from salema.sample import layouts, observers, scenes
+
+
+def write(folder: str | Path, seed: int = 0, scale: float = 1.0) -> None:
+    """Write SALICON, DHF1K, Hollywood-2 and UCF-sports under `folder`, all synthetic.
+
+    The same seed gives the same bytes.
+
+    Args:
+        folder: A new or empty folder.
+        seed: What the pictures and the gaze are drawn from.
+        scale: Share of the images and clips of each set to write, in (0, 1]; at least
+            two of SALICON and DHF1K a split, one of the others.
+
+    Raises:
+        SalemaError: The folder is not empty, or cannot be written.
+        ValueError: `scale` is outside (0, 1].
+    """
+    if not 0 < scale <= 1:
+        raise ValueError(f"scale must lie in (0, 1], got {scale}")
+    folder = Path(folder).resolve()
+    layouts.refuse_if_taken(folder)
+    with atomic(folder) as part:
+        layouts.salicon(part / "SALICON", seed, scale)
+        layouts.dhf1k(part / "DHF1K", seed, scale)
+        layouts.hollywood2(part / "Hollywood-2", seed, scale)
+        layouts.ucf_sports(part / "UCF-sports", seed, scale)
+
+
+def still(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """A synthetic picture and the saliency map that observers would make on it.
+
+    Args:
+        rng: Source of chance; it moves on, so the next call gives another picture.
+        size: (H, W) in pixels, at least 32 each.
+
+    Returns:
+        The picture, uint8 (H, W, 3) RGB, and the map, float32 (H, W) with maximum 1.
+    """
+    world = scenes.scene(rng, size)
+    return scenes.render(world, 0, rng), observers.density(world)

@@ -1,0 +1,171 @@
+"""Weights files: safetensors with one JSON key that says what they are and what they saw."""
+
+import copy
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from salema import authors
+from salema.files import SalemaError, atomic
+from salema.model import PLACEMENTS, SaliencyModel
+from salema.params import Model, Placement, choose
+
+FORMAT = 1
+STARTER = Path(__file__).parent / "starter.safetensors"
+
+
+@dataclass
+class Card:
+    """What a weights file says of itself, beside its configuration."""
+
+    run: str = "unnamed"
+    seen: dict[str, list[str]] = field(default_factory=dict)  # data set -> training clips
+    params: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
+    commit: str = ""
+
+
+def build(
+    placement: str | Placement = "ema30", width: float = 1.0, config: Model | None = None
+) -> SaliencyModel:
+    """A model with random weights.
+
+    Args:
+        placement: A name (see `salema.model.PLACEMENTS`) or a `Placement`.
+        width: Times SalGAN's channels.
+        config: The whole configuration of the static network, instead of `width`.
+
+    Raises:
+        SalemaError: No placement has this name.
+    """
+    if isinstance(placement, str):
+        placement = PLACEMENTS[choose(placement, PLACEMENTS, "placement")]
+    return SaliencyModel(config or Model(width=width), placement)
+
+
+def load(
+    path: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    placement: str | Placement | None = None,
+    alpha: float | None = None,
+    sha256: str | None = None,
+) -> SaliencyModel:
+    """A model ready to predict.
+
+    Args:
+        path: A weights file of ours, or a checkpoint of the authors; None: the starter
+            weights that come with the package.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        precision: "auto" (bf16 where it is native), "fp32" or "bf16".
+        placement: For the authors' files, which do not tell.
+        alpha: For the authors' EMA files without one: the weight of the newest frame.
+        sha256: What the file must hash to.
+
+    Raises:
+        SalemaError: There is no such file, it is not a weights file, it does not fit, its
+            hash is another, or the device is not there.
+    """
+    return read(path, placement, alpha, sha256).prepare(device, precision)
+
+
+def read(
+    path: str | Path | None = None,
+    placement: str | Placement | None = None,
+    alpha: float | None = None,
+    sha256: str | None = None,
+) -> SaliencyModel:
+    """Like `load`, but as stored: fp32 on the CPU, for training or conversion."""
+    if path is None and not STARTER.exists():
+        raise SalemaError("no starter weights are installed (pass --weights FILE)")
+    path = Path(path or STARTER)
+    if isinstance(placement, str):
+        placement = PLACEMENTS[choose(placement, PLACEMENTS, "placement")]
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+            if sha256:
+                file.seek(0)
+                _check_hash(hashlib.file_digest(file, "sha256").hexdigest(), sha256, path)
+    except OSError as error:
+        raise SalemaError(f"cannot read {path}: {error.strerror} (check --weights)") from error
+    if not head:
+        raise SalemaError(f"empty file: {path} (download it again)")
+    if head.lstrip()[:1] == b"<":
+        raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
+    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+        return _read_ours(path)
+    return authors.load(path, placement, alpha)
+
+
+def _check_hash(found: str, wanted: str, path: Path) -> None:
+    if found != wanted.strip().lower():
+        raise SalemaError(f"sha256 of {path} is {found}, not {wanted} (download it again)")
+
+
+def _read_ours(path: Path) -> SaliencyModel:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            card = json.loads((file.metadata() or {})["salema"])
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise SalemaError(f"not a weights file of ours: {path} (see `salema convert`)") from error
+    if card.pop("format") > FORMAT:
+        raise SalemaError(f"{path} was written by a newer salema (update this one)")
+    model = SaliencyModel(Model(**card.pop("model")), Placement(**card.pop("placement")))
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip().rstrip(".")
+        raise SalemaError(f"{path} does not fit its own description: {reason} (broken?)") from error
+    model.card = Card(**card)
+    return model
+
+
+def save(model: SaliencyModel, path: str | Path, card: Card, half: bool = False) -> None:
+    """Write a weights file, whole or not at all.
+
+    Args:
+        model: Its branches are folded into the copy that is written.
+        path: The file, `.safetensors`.
+        card: What the file says of itself.
+        half: Store fp16, half the size.
+
+    Raises:
+        SalemaError: It cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    plain = copy.deepcopy(model).cpu().float().fold()
+    kind = torch.float16 if half else torch.float32
+    tensors = {name: tensor.to(kind).contiguous() for name, tensor in plain.state_dict().items()}
+    described = {"format": FORMAT, "model": model.config.model_dump(),
+                 "placement": model.placement.model_dump(), **asdict(card)}  # fmt: skip
+    with atomic(path) as part:
+        # One key: with two, safetensors writes different bytes on every run.
+        save_file(tensors, part, metadata={"salema": json.dumps(described, sort_keys=True)})
+
+
+def convert(
+    old: str | Path,
+    new: str | Path,
+    placement: str | None = None,
+    alpha: float | None = None,
+    half: bool = False,
+) -> SaliencyModel:
+    """Write an authors' checkpoint (or a file of ours) as a weights file of ours.
+
+    Raises:
+        SalemaError: See `load`; or `new` exists.
+    """  # fmt: skip
+    if Path(new).exists():
+        raise SalemaError(f"{new} exists (choose another name, or remove it yourself)")
+    model = read(old, placement, alpha)
+    card = getattr(model, "card", Card(run=Path(old).stem))
+    save(model, new, card, half)
+    return model
