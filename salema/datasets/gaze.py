@@ -74,11 +74,13 @@ def load_mat(path: Path) -> dict:
     """The variables of a MATLAB file up to v7.
 
     Raises:
-        SalemaError: The file is missing, broken, or of v7.3.
+        SalemaError: The file is missing, broken, or of v7.3, or SciPy is not installed.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
+    try:
+        from scipy.io import loadmat
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise SalemaError(f"{path.name} needs SciPy (pip install 'salema[data]')") from error
     try:
         return loadmat(path)
     except (OSError, ValueError, TypeError, zlib.error, MatReadError) as error:

@@ -73,10 +73,12 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of the videos, and rows (N, 6): subject, video (both from 1), ms, ms, x, y.
 
     Raises:
-        SalemaError: The file is missing or another one.
+        SalemaError: The file is missing or another one, or h5py is not installed.
     """
-    import h5py
-
+    try:
+        import h5py
+    except ImportError as error:
+        raise SalemaError(f"{path.name} needs h5py (pip install 'salema[data]')") from error
     try:
         with h5py.File(path) as file:
             top = file["video_database"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from salema.datasets.catalogue import find
 from salema.datasets.clip import Clip, probe
 from salema.datasets.listing import Problem, Search
-from salema.datasets.splits import DATASETS, EXPECTED, SPLITS, UNANNOTATED
+from salema.datasets.splits import DATASETS, EXPECTED, SOURCES, SPLITS, UNANNOTATED, splits_of
 from salema.files import SalemaError
 
 
@@ -54,18 +54,15 @@ def scan(
 
 def _search(root: Path, dataset: str, split: str) -> Search:
     """`find`, with a missing set or a broken table as the only problem."""
+    empty = Search(root, dataset, splits_of(dataset, split))
+    if not empty.folder.is_dir():
+        empty.report(split, empty.folder, f"missing ({SOURCES[dataset]})")
+        return empty
     try:
         return find(root, dataset, split)
     except SalemaError as error:
-        if not (root / dataset).is_dir():
-            reason = f"missing: {error}"
-        elif dataset in DATASETS:
-            reason = str(error)
-        else:
-            raise
-    search = Search(root, dataset, (split,))
-    search.report(split, search.folder, reason.replace(f"{root}{os.sep}", ""))
-    return search
+        empty.report(split, empty.folder, str(error).replace(f"{root}{os.sep}", ""))
+        return empty
 
 
 def _dropped(search: Search) -> int:
