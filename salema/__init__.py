@@ -8,6 +8,7 @@ Read in this order; each module imports only from those above it.
     video       files, folders, images, cameras -> frames
     writers     maps -> PNG, gray video, arrays, overlays
     datasets    the official layouts -> clips; splits; the cache of decoded frames
+    index       what the study finds under its root -> the manifest
     sample      small synthetic data sets in the official layouts
     recurrence  EMA and ConvLSTM over time
     layers      the 62 layers, the branches they train with

@@ -1,23 +1,23 @@
 """How well a saliency map predicts where people looked: one pure function a metric.
 
-| metric | compares with | chance | perfect | better |
-|---|---|---|---|---|
-| `auc_judd` | fixations against all other pixels | 0.5 | 1 | higher |
-| `auc_shuffled` | fixations against fixations of other clips | 0.5 | 1 | higher |
-| `nss` | fixations | 0 | unbounded | higher |
-| `cc` | density | 0 | 1 | higher |
-| `sim` | density | above 0 | 1 | higher |
-| `kld` | density | above 0 | 0 | lower |
+| metric | compares the map with | chance | best |
+|---|---|---|---|
+| `auc_judd` | fixations, against all pixels that nobody fixated | 0.5 | 1 |
+| `auc_shuffled` | fixations, against fixations of other clips | 0.5 | 1 |
+| `nss` | fixations | 0 | unbounded |
+| `cc` | density | 0 | 1 |
+| `sim` | density | above 0 | 1 |
+| `kld` | density | above 0 | 0 (lower is better) |
 
 A saliency map is (H, W) of any real scale: every metric is the same for `a * map + b`
-with a > 0. Places (fixations, negatives) are (H, W), True or nonzero where somebody
-fixated, or (N,) flat indices `y * W + x`, in which a pixel may come twice and then counts
-twice. A density is (H, W) >= 0, the blurred fixations.
+with a > 0. Places (fixations, negatives) are an (H, W) mask, or (N,) flat indices
+`y * W + x`, in which a pixel may come twice and then counts twice. A density is (H, W)
+>= 0: the fixations, blurred.
 
-Degenerate input is decided here, once: a constant map scores AUC 0.5, NSS 0.0, CC 0.0,
-and the SIM and KLD of the uniform distribution; a constant density is the uniform
-distribution too. No fixation, no negative, a blank density, a shape that differs, NaN
-and infinity raise ValueError. Nothing here returns NaN.
+Degenerate input is decided here. A constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the
+SIM and KLD of the uniform distribution; a constant density is the uniform distribution
+too. ValueError names the rule where there is no fixation, no negative or a blank density,
+where shapes differ, and where a map holds NaN or infinity. Nothing here returns NaN.
 
 The AUCs are exact (the Mann-Whitney statistic; a tie counts half), without sorting the
 map: pixels are counted in bins, and only those that share a bin with a fixation are
@@ -29,36 +29,38 @@ from typing import NamedTuple
 import numpy as np
 
 EPSILON = 2.2e-16
-"""Added to both distributions of `kld`; the step of a double, as in the field's code."""
+"""Added inside `kld`, as in the field's code: the spacing of doubles at 1."""
 _BINS = 1 << 14
-_BLOCK = 1 << 14
+_BLOCK = 1 << 15
 
 
 class Map(NamedTuple):
     """A flat map and what brings it to [0, 1]; `scale` is 0 where the map is constant."""
 
     values: np.ndarray
-    low: np.float64
+    low: float
     scale: float
 
     def unit(self, block: slice) -> np.ndarray:
-        """Part of the map, min-max scaled in double precision."""
-        unit = self.values[block] - self.low
+        """Part of the map, min-max scaled, in double precision."""
+        unit = self.values[block].astype(np.float64)
+        unit -= self.low
         unit *= self.scale
         return unit
 
     def blocks(self) -> list[slice]:
+        """The whole map, piece by piece."""
         return [slice(at, at + _BLOCK) for at in range(0, len(self.values), _BLOCK)]
 
 
 class _Moments(NamedTuple):
-    """Mean and variance of a map and of a density, both in [0, 1], and their covariance."""
+    """Of a map and of a density, both in [0, 1]."""
 
     mean: float
     variance: float
-    target_mean: float = 0.0
-    target_variance: float = 0.0
-    covariance: float = 0.0
+    target_mean: float
+    target_variance: float
+    covariance: float
 
 
 def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
@@ -66,38 +68,39 @@ def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
     saliency = np.asarray(saliency)
     if saliency.ndim != 2 or not saliency.size:
         raise ValueError(f"a {name} must be (H, W) and not empty, not {saliency.shape}")
-    if saliency.dtype != np.float32:
-        saliency = saliency.astype(np.float64)
     values = saliency.ravel()
-    low, high = np.float64(values.min()), np.float64(values.max())
-    if not (np.isfinite(low) and np.isfinite(high) and np.isfinite(high / 2 - low / 2)):
-        raise ValueError(f"a {name} must be finite; this one has NaN or infinite values")
-    span = float(high) - float(low)
+    if values.dtype != np.float32:
+        values = values.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    span = high - low
+    if not np.isfinite(span):
+        raise ValueError(f"a {name} must be finite; this one reaches from {low} to {high}")
+    if span < 1e-30:  # single precision would not hold 1 / span
+        values = values.astype(np.float64)
     return Map(values, low, 1 / span if span > 1e-300 else 0.0)
 
 
 def _read_density(density: np.ndarray, shape: tuple[int, int]) -> Map:
-    """(H, W) >= 0, not blank -> the same."""
     target = read_map(density, "density")
     if np.shape(density) != shape:
         raise ValueError(f"density {np.shape(density)} and map {shape} must have one shape")
     if target.low < 0:
         raise ValueError(f"a density must not be negative; this one reaches {target.low:g}")
-    if target.scale == 0 and target.low == 0:
+    if target.low == 0 and target.scale == 0:
         raise ValueError("a density must not be blank; this one is zero everywhere")
     return target
 
 
 def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
-    """(H, W) mask or (N,) flat indices -> flat indices, at least one."""
+    """Mask or flat indices -> flat indices, at least one."""
     where = np.asarray(where)
     if where.ndim == 2:
         if where.shape != shape:
             raise ValueError(f"{name} {where.shape} and map {shape} must have one shape")
         where = np.flatnonzero(where)
-    elif where.ndim != 1 or (where.size and not np.issubdtype(where.dtype, np.integer)):
+    elif where.ndim != 1 or (where.size and where.dtype.kind not in "iu"):
         raise ValueError(
-            f"{name} must be (H, W) or (N,) flat indices, not {where.dtype} {where.shape}"
+            f"{name} must be an (H, W) mask or (N,) flat indices, not {where.dtype} {where.shape}"
         )
     elif where.size and not (where.min() >= 0 and where.max() < shape[0] * shape[1]):
         raise ValueError(f"{name} must be flat indices inside the map {shape}")
@@ -106,11 +109,16 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     return where
 
 
-def _bins(unit: np.ndarray) -> np.ndarray:
-    """[0, 1] -> bins in the same order; the root spreads the crowd of nearly zero pixels."""
-    np.sqrt(unit, out=unit)
-    unit *= _BINS - 1
-    return unit.astype(np.intp)
+def _bins(values: np.ndarray, image: Map) -> np.ndarray:
+    """Values -> bins in the same order; the root spreads the crowd of nearly zero pixels.
+
+    Rounding keeps the order in single precision too, and that is twice as fast.
+    """
+    bins = values - values.dtype.type(image.low)
+    bins *= values.dtype.type(image.scale)
+    np.sqrt(bins, out=bins)
+    bins *= _BINS - 1
+    return bins.astype(np.intp)
 
 
 def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -121,43 +129,41 @@ def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndar
 
     Args:
         image: The map.
-        thresholds: (M,) sorted, distinct values of the map.
+        thresholds: (M,) values of the map, sorted, each once.
 
     Returns:
         Two (M,) integer arrays.
     """
-    marks = _bins(Map(thresholds, image.low, image.scale).unit(slice(None)))
+    thresholds = thresholds.astype(image.values.dtype)
+    marks = _bins(thresholds, image)
     crowded = np.bincount(marks, minlength=_BINS) > 1  # bins with several thresholds
-    pivots = np.full(_BINS, np.nan, thresholds.dtype)  # neither above nor below NaN
+    pivots = np.full(_BINS, np.nan, thresholds.dtype)  # nothing is above or below NaN
     pivots[marks] = thresholds
     pivots[crowded] = np.nan
     counts, under, over = np.zeros((3, _BINS), dtype=np.int64)
     close = []
     for block in image.blocks():
-        values, bins = image.values[block], _bins(image.unit(block))
+        values = image.values[block]
+        bins = _bins(values, image)
+        pivot = pivots.take(bins)
         counts += np.bincount(bins, minlength=_BINS)
-        pivot = pivots[bins]
         np.add.at(under, bins[values < pivot], 1)
         np.add.at(over, bins[values > pivot], 1)
-        if len(thresholds) > 1 and crowded.any():
-            close.append(values[crowded[bins]])
+        if crowded.any():
+            close.append(values[crowded.take(bins)])
     lower = np.cumsum(counts) - counts
     below, ties = (lower + under)[marks], (counts - under - over)[marks]
     if close:
         ordered, among = np.sort(np.concatenate(close)), crowded[marks]
         left = np.searchsorted(ordered, thresholds[among], side="left")
         ties[among] = np.searchsorted(ordered, thresholds[among], side="right") - left
-        in_crowds = np.where(crowded, counts, 0)
-        below[among] = (lower - np.cumsum(in_crowds) + in_crowds)[marks[among]] + left
+        outside = np.cumsum(np.where(crowded, 0, counts))[marks[among]]
+        below[among] = left + outside
     return below, ties
 
 
 def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Probability that a positive is above a negative, a tie counting half.
-
-    Args:
-        positives: (N,) finite, at least one.
-        negatives: (M,) finite, at least one.
+    """Probability that one of (N,) positives is above one of (M,) negatives, ties half.
 
     Source: Mann and Whitney, Annals of Mathematical Statistics 18(1), 1947.
     """
@@ -181,7 +187,7 @@ def _auc_judd(image: Map, places: np.ndarray) -> float:
 
 
 def _moments(image: Map, target: Map | None = None) -> _Moments:
-    """Sums in [0, 1] cannot cancel badly: the variance is at least about 1 / pixels."""
+    """Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels)."""
     sums = np.zeros(5)
     for block in image.blocks():
         a = image.unit(block)
@@ -202,7 +208,7 @@ def _moments(image: Map, target: Map | None = None) -> _Moments:
 def _nss(image: Map, places: np.ndarray, moments: _Moments) -> float:
     if image.scale == 0:
         return 0.0
-    at_fixations = (image.values[places] - image.low) * image.scale
+    at_fixations = (image.values[places].astype(np.float64) - image.low) * image.scale
     return float((at_fixations.mean() - moments.mean) / np.sqrt(moments.variance))
 
 
@@ -213,45 +219,38 @@ def _cc(image: Map, target: Map, moments: _Moments) -> float:
     return float(np.clip(moments.covariance / deviations, -1, 1))
 
 
-def _from_zero(image: Map) -> Map:
-    """Divided by the maximum only: zero stays zero, and a constant is not blank."""
-    high = float(image.values.max())
-    return Map(image.values, np.float64(0), 1 / high if high > 0 else 0.0)
-
-
 def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
     """SIM and KLD of the two as distributions; without any mass, the uniform one."""
     n, shared, divergence = len(image.values), 0.0, 0.0
+    if moments.mean:
+        image = image._replace(scale=image.scale / (n * moments.mean))
+    if moments.target_mean:
+        target = target._replace(scale=target.scale / (n * moments.target_mean))
     for block in image.blocks():
         p, q = image.unit(block), target.unit(block)
-        p = p / (n * moments.mean) if moments.mean else np.full(p.shape, 1 / n)
-        q = q / (n * moments.target_mean) if moments.target_mean else np.full(q.shape, 1 / n)
+        p = p if moments.mean else np.full(p.shape, 1 / n)
+        q = q if moments.target_mean else np.full(q.shape, 1 / n)
         shared += np.minimum(p, q).sum()
-        divergence += _divergence(p, q)
-    return float(shared), float(divergence)
-
-
-def _divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """Where q is zero its logarithm is multiplied by zero."""
-    p += EPSILON
-    ratio = np.divide(q, p, out=p)
-    ratio += EPSILON
-    return q @ np.log(ratio, out=ratio)
+        p += EPSILON
+        ratio = np.divide(q, p, out=p)
+        ratio += EPSILON
+        divergence += q @ np.log(ratio, out=ratio)
+    return float(min(shared, 1.0)), float(divergence)
 
 
 def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
-    """Area under the ROC curve, fixated pixels against all pixels nobody fixated.
+    """Area under the ROC curve, fixations against all pixels that nobody fixated.
 
     Args:
         saliency: (H, W), any real scale; only the order of its pixels matters.
-        fixations: (H, W) bool, or (N,) flat indices.
+        fixations: (H, W) mask, or (N,) flat indices.
 
     Returns:
         The exact area in [0, 1]: 0.5 is chance, higher is better. (The usual trapezoid
-        over the thresholds at n fixations lies about 1 / (2n) above it.)
+        over the thresholds of n fixations lies about 1 / (2 n) above it.)
 
     Raises:
-        ValueError: Not finite, the shapes differ, no pixel or every pixel is fixated.
+        ValueError: As the module says, or every pixel is fixated.
 
     Source: Judd et al., ICCV 2009; Riche et al., ICCV 2013.
     """
@@ -259,21 +258,18 @@ def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
 
 
 def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
-    """Area under the ROC curve, fixated pixels against places fixated in other clips.
+    """Area under the ROC curve, fixations against places that were fixated in other clips.
 
-    A map that only knows that people look at the centre gains nothing. WHICH other
-    fixations are the negatives is part of a protocol (`salema.protocols`).
+    A map that only knows that people look at the centre gains nothing here. WHICH other
+    fixations are the negatives is a matter of protocol (`salema.protocols`).
 
     Args:
         saliency: (H, W), any real scale; only the order of its pixels matters.
-        fixations: (H, W) bool, or (N,) flat indices.
-        negatives: (H, W) bool, or (M,) flat indices; may overlap the fixations.
+        fixations: (H, W) mask, or (N,) flat indices.
+        negatives: (H, W) mask, or (M,) flat indices; may overlap the fixations.
 
     Returns:
         The exact area in [0, 1]: 0.5 is chance, higher is better.
-
-    Raises:
-        ValueError: Not finite, the shapes differ, no fixation or no negative.
 
     Source: Tatler, Baddeley and Gilchrist, Vision Research 45(5), 2005.
     """
@@ -287,14 +283,11 @@ def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
 
     Args:
         saliency: (H, W), any real scale; only its shape matters.
-        fixations: (H, W) bool, or (N,) flat indices.
+        fixations: (H, W) mask, or (N,) flat indices.
 
     Returns:
-        NSS in standard deviations (of the population of pixels). 0 is chance; higher is
+        NSS in standard deviations (of all pixels, as a population). 0 is chance; higher is
         better. A constant map scores 0.0: it ranks no pixel above another.
-
-    Raises:
-        ValueError: Not finite, the shapes differ, or no pixel is fixated.
 
     Source: Peters et al., Vision Research 45(18), 2005.
     """
@@ -312,9 +305,6 @@ def cc(saliency: np.ndarray, density: np.ndarray) -> float:
     Returns:
         In [-1, 1]: 0 is chance, higher is better; 0.0 where either is constant.
 
-    Raises:
-        ValueError: Not finite, the shapes differ, or the density is blank or negative.
-
     Source: Le Meur, Le Callet and Barba, Vision Research 47(19), 2007.
     """
     image, target = read_map(saliency), _read_density(density, np.shape(saliency))
@@ -322,7 +312,7 @@ def cc(saliency: np.ndarray, density: np.ndarray) -> float:
 
 
 def sim(saliency: np.ndarray, density: np.ndarray) -> float:
-    """Similarity: what the two share as distributions, sum of min(p, q).
+    """Similarity: the mass that the two share as distributions, sum of min(p, q).
 
     Both are min-max scaled to [0, 1] and then divided by their sum.
 
@@ -331,10 +321,7 @@ def sim(saliency: np.ndarray, density: np.ndarray) -> float:
         density: (H, W) >= 0.
 
     Returns:
-        In [0, 1]; higher is better, 1 only for equal distributions.
-
-    Raises:
-        ValueError: Not finite, the shapes differ, or the density is blank or negative.
+        In [0, 1]: higher is better, 1 only for equal distributions.
 
     Source: Judd, Durand and Torralba, MIT technical report 2012-001.
     """
@@ -343,23 +330,22 @@ def sim(saliency: np.ndarray, density: np.ndarray) -> float:
 
 
 def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
-    """Kullback-Leibler divergence of the map from the density, in nats.
+    """Kullback-Leibler divergence of map p from density q: sum of q log(q / p), in nats.
 
-    sum of q * log(q / (p + eps) + eps) with q the density, p the map, eps = 2.2e-16.
+    Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36.
 
     Args:
         saliency: (H, W), any real scale; a constant map is the uniform distribution.
         density: (H, W) >= 0.
         minmax: Scale both to [0, 1] before they are divided by their sums, as `sim` does,
-            so that only the map's shape matters. False takes them as they are (peers that
-            predict a probability): then the map must not be negative either.
+            so that only the map's shape matters. False divides them by their sums as they
+            are, for models that predict a probability; such a map must not be negative.
 
     Returns:
-        0 for equal distributions; lower is better, 36 at worst.
+        0 for equal distributions; lower is better.
 
     Raises:
-        ValueError: Not finite, the shapes differ, the density is blank or negative, or
-            the map is negative with `minmax=False`.
+        ValueError: As the module says, or the map is negative with `minmax=False`.
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
     """
@@ -371,26 +357,28 @@ def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> fl
     return _overlap(image, target, _moments(image, target))[1]
 
 
+def _from_zero(image: Map) -> Map:
+    """Divided by its maximum only, so that zero stays zero."""
+    high = float(image.values.max())
+    return Map(image.values, 0.0, 1 / high if high > 1e-300 else 0.0)
+
+
 def score_frame(
     saliency: np.ndarray,
     fixations: np.ndarray,
     density: np.ndarray | None = None,
     negatives: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All metrics of one frame at once: the same numbers, the work shared.
+    """All metrics of one frame: the numbers of the single functions, their work shared.
 
     Args:
         saliency: (H, W), any real scale.
-        fixations: (H, W) bool, or (N,) flat indices.
+        fixations: (H, W) mask, or (N,) flat indices.
         density: (H, W) >= 0; without it there is no cc, sim and kld.
-        negatives: (H, W) bool, or (M,) flat indices; without it there is no auc_shuffled.
+        negatives: (H, W) mask, or (M,) flat indices; without them there is no auc_shuffled.
 
     Returns:
-        auc_judd, auc_shuffled, nss, cc, sim, kld, in this order, less what has no ground
-        truth.
-
-    Raises:
-        ValueError: As the metrics one by one.
+        auc_judd, auc_shuffled, nss, cc, sim, kld, less what has no ground truth.
     """
     image, shape = read_map(saliency), np.shape(saliency)
     places = _places(fixations, shape, "fixations")
@@ -405,59 +393,3 @@ def score_frame(
         shared, divergence = _overlap(image, target, moments)
         scores |= {"cc": _cc(image, target, moments), "sim": shared, "kld": divergence}
     return scores
-
-
-class Interval(NamedTuple):
-    """A mean over clips and the 95 % interval in which resampled means lie."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def bootstrap(values: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean over clips with its 95 % percentile bootstrap interval.
-
-    Args:
-        values: (K,) one value a clip; with K = 1 the interval is that value.
-        n: Number of resamples of K clips.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        ValueError: There is no clip, or a value is not finite.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"one finite value a clip is needed, not {values.shape}")
-    generator = np.random.default_rng(seed)
-    block = max(1, 2_000_000 // len(values))  # resamples at a time: bounds the memory
-    means = np.concatenate(
-        [
-            values[generator.integers(len(values), size=(min(block, n - at), len(values)))].mean(1)
-            for at in range(0, n, block)
-        ]
-    )
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
-
-
-def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of a - b over the same clips, with its 95 % interval.
-
-    Two models differ on these clips where the interval leaves out zero.
-
-    Args:
-        a: (K,) one value a clip.
-        b: (K,) the other model's, clip for clip.
-        n: Number of resamples.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        ValueError: The lengths differ, there is no clip, or a value is not finite.
-    """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"paired values need the same clips: {a.shape} and {b.shape}")
-    return bootstrap(a - b, n, seed)

@@ -201,6 +201,15 @@ class SaliencyModel(nn.Module):
         maps, state = self(chunk, state)
         return maps[0].cpu().numpy(), state
 
+    @torch.inference_mode()
+    def step_images(self, images: np.ndarray) -> np.ndarray:
+        """Images at the model's size, uint8 (N, H, W, 3) RGB -> float32 (N, H, W).
+
+        Each is a clip of its own: no memory goes from one to the next.
+        """
+        batch = torch.from_numpy(np.ascontiguousarray(images))[:, None].to(self.device)
+        return self(batch)[0][:, 0].cpu().numpy()
+
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
         height, width = self.config.size

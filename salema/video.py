@@ -76,6 +76,13 @@ def open(source: str | Path | int) -> Frames:
     if camera := re.fullmatch(r"camera:(\d+)", str(source)):
         return _camera(int(camera[1]))
     path = Path(source)
+    try:
+        return _path(path)
+    except OSError as error:
+        raise SalemaError(f"cannot read {path}: {error.strerror} (check the path)") from error
+
+
+def _path(path: Path) -> Frames:
     if path.is_dir():
         return _folder(path)
     if not path.exists():
@@ -191,7 +198,7 @@ def _camera(index: int) -> Frames:
 
 
 def _video(path: Path) -> Frames:
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         first = next(_pictures(container, stream, []), None)
         if first is None:
             raise SalemaError(f"not a video: {path} (not one frame of it can be decoded)")
@@ -202,13 +209,13 @@ def _video(path: Path) -> Frames:
 
     def read(frames: Frames) -> Iterator[np.ndarray]:
         broken: list[int] = []
-        with _opened(path) as (container, stream):
+        with opened(path) as (container, stream):
             for picture in _pictures(container, stream, broken):
                 frames.times.append(_moment(picture, container, stream, frames))
                 yield _rgb(picture)
             kind = container.format.name
             # A byte stream has no length to compare with: its last picture tells.
-            cut = _cut_short(path, kind) or (kind.startswith("mpeg") and picture.is_corrupt)
+            cut = cut_short(path, kind) or (kind.startswith("mpeg") and picture.is_corrupt)
         done = len(frames.times)
         if cut:
             frames.stopped = f"file cut short after {done} frames"
@@ -222,7 +229,7 @@ def _video(path: Path) -> Frames:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple]:
+def opened(path: Path) -> Iterator[tuple]:
     """The container and its best video stream. Only this file is read, whatever it names."""
     try:
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
@@ -291,7 +298,7 @@ def _rgb(picture: av.VideoFrame) -> np.ndarray:
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _cut_short(path: Path, kind: str) -> bool:
+def cut_short(path: Path, kind: str) -> bool:
     """Whether the file ends before its outermost boxes do (AVI, MP4, MOV, MKV, WebM, GIF)."""
     total = path.stat().st_size
     with path.open("rb") as file:

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from salema.files import SalemaError, atomic
+from salema.video import cut_short, opened
 
 TICKS = 90_000  # time base of the videos, a second: fine enough for any frame rate
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -88,15 +89,16 @@ def read_gray(path: str | Path) -> Iterator[np.ndarray]:
     Raises:
         SalemaError: The file is missing, no video, or broken somewhere.
     """
-    try:
-        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
-            for picture in container.decode(video=0):
+    with opened(Path(path)) as (container, stream):
+        if cut_short(Path(path), container.format.name):
+            raise SalemaError(f"maps cut short: {path} (predict or copy it again)")
+        try:
+            for picture in container.decode(stream):
                 deep = picture.format.components[0].bits > 8
                 values = picture.to_ndarray(format="gray16le" if deep else "gray")
                 yield values.astype(np.float32) / np.float32(65535 if deep else 255)
-    except (av.error.FFmpegError, IndexError) as error:
-        reason = getattr(error, "strerror", "no video in it").lower()
-        raise SalemaError(f"cannot read the maps in {path}: {reason} (predict it again)") from error
+        except av.error.FFmpegError as error:
+            raise SalemaError(f"broken maps: {path} (predict or copy it again)") from error
 
 
 class _Writer:
@@ -231,8 +233,9 @@ class GrayWriter(_Writer):
         with _container(self.path, "matroska", {"fflags": "+bitexact"}) as self._output:
             self._format = "gray" if self.bits == 8 else "gray16le"
             self._stream = _add_pictures(self._output, "ffv1", self.fps, self.size, self._format)
-            # The slices are fixed: their number would follow the number of cores.
-            self._stream.options = {"level": "3", "slices": "4", "slicecrc": "1"}
+            # Left alone, the number of slices would follow the number of cores.
+            slices = "4" if min(self.size) >= 16 else "1"
+            self._stream.options = {"level": "3", "slices": slices, "slicecrc": "1"}
             self._clock = _Clock(self.fps)
             yield
             self._output.mux(self._stream.encode(None))

@@ -24,7 +24,7 @@ from salema.datasets.listing import Problem
 from salema.datasets.splits import sigma
 from salema.files import SalemaError, atomic
 
-FOOTER = 512  # bytes, in which the closing line of JSON fits
+FOOTER = 4096  # bytes, in which the closing line of JSON fits
 VERSION = 1  # of what the functions below make of a source
 
 
@@ -46,10 +46,15 @@ class FrameCache:
         self.folder = Path(folder)
         self.size = (int(size[0]), int(size[1]))
         self.budget_bytes = budget_bytes
-        self.problems: list[Problem] = []
+        self._problems: dict[Path, Problem] = {}
         self._checked: set[Path] = set()
         self._used: int | None = None
         self._since = 0
+
+    @property
+    def problems(self) -> list[Problem]:
+        """One for each array that is shorter than its clip."""
+        return list(self._problems.values())
 
     def frames(self, clip: Clip) -> "np.ndarray | SourceArray":
         """Uint8 (T, h, w, 3) RGB: resized by area, the aspect is not kept.
@@ -80,6 +85,7 @@ class FrameCache:
     def _array(self, clip: Clip, kind: str, last: tuple) -> "np.ndarray | SourceArray":
         path = self._path(clip, kind)
         key = _key(clip, kind)
+        self._problems.pop(path, None)
         shape = (clip.n_frames, *self.size, *last)
         if (array := self._open(path, key)) is not None:
             return array
@@ -101,6 +107,7 @@ class FrameCache:
                 file.seek(max(length - FOOTER, 0))
                 footer = json.loads(file.read().rpartition(b"\n")[2])
                 shape = tuple(footer["shape"])
+                problem = footer["problem"]
             data = np.memmap(path, np.uint8, "r")[: int(np.prod(shape))].reshape(shape)
             if footer["key"] != key or not len(data):
                 return None
@@ -109,6 +116,8 @@ class FrameCache:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         self._checked.add(path)
+        if problem:
+            self._problems[path] = Problem(*problem)
         return data
 
     def _write(self, path: Path, key: str, clip: Clip, kind: str) -> None:
@@ -122,6 +131,7 @@ class FrameCache:
                 file.write(row)
                 count += 1
             footer = {"key": key, "shape": (count, *first.shape), "crc32": checksum}
+            footer["problem"] = self._problems.get(path)
             file.write(b"\n" + json.dumps(footer).encode())
             self._since += file.tell()
         self._checked.discard(path)
@@ -136,10 +146,9 @@ class FrameCache:
         except SalemaError as error:
             if count == 0:
                 raise
-            reason = f"{kind} of {count} of {clip.n_frames} frames read: {error}"
-            problem = Problem(clip.dataset, clip.split, f"{clip.dataset}/{clip.name}", reason)
-            if problem not in self.problems:
-                self.problems.append(problem)
+            reason = f"{kind} of {count} of {clip.n_frames} frames read: {error}"[:400]
+            file = f"{clip.dataset}/{clip.name}"
+            self._problems[self._path(clip, kind)] = Problem(clip.dataset, clip.split, file, reason)
 
     def _room(self) -> int:
         """Bytes left of the budget; the folder is summed up anew after each 1 % of it."""

@@ -121,7 +121,7 @@ class Clip:
             for path in self.images.paths(start, stop):
                 if not path.is_file():
                     raise SalemaError(f"no such file: {path} (removed since the listing)", 1)
-                yield video.read_image(path)
+                yield _fit(video.read_image(path), self.size)
             return
         if start >= stop:
             return
@@ -151,12 +151,7 @@ class Clip:
             elif path is None:
                 yield None
             else:
-                grey = read_grey(path)
-                if grey.shape != self.size:
-                    import cv2
-
-                    grey = cv2.resize(grey, self.size[::-1], interpolation=cv2.INTER_LINEAR)
-                yield grey.astype(np.float32) / 255
+                yield _fit(read_grey(path), self.size).astype(np.float32) / 255
 
     def fixations(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Fixations of frames [start, stop): float (N, 3), x, y in pixels and the observer.
@@ -185,6 +180,15 @@ class Clip:
         points = self.points
         now = (points[:, 3] <= index) & (index < points[:, 4]) & inside(points, self.size)
         return points[now, :3]
+
+
+def _fit(image: np.ndarray, size: Size) -> np.ndarray:
+    """The image, resized if it is not of the clip's size, as some extracted frames are not."""
+    if image.shape[:2] == size:
+        return image
+    import cv2
+
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def by_number(name: str) -> tuple:

@@ -1,0 +1,29 @@
+# Two commands do everything: `make study` and `make test`. Both set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+.PHONY: study test lint bench lab starter clean-scratch
+study: $(STAMP)  ## the whole study of params.yaml's profile; prints where the report is
+	@$(BIN)/python -m dvc repro --quiet || { echo "the study stopped: the line above says why" >&2; exit 1; }
+	@$(BIN)/python -m salema where
+
+test: $(STAMP)  ## the tests
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff over code and notebooks
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+bench: $(STAMP)  ## speed, as ratios in one run -> reports/benchmark/
+	@$(BIN)/python -m benchmarks
+
+lab: $(STAMP)  ## JupyterLab on the notebooks
+	@$(BIN)/jupyter lab notebooks
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "salema needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1) (name another: make PYTHON=python3.12 ...)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
