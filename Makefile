@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed
 .PHONY: study test lint bench lab starter clean-scratch
 study: $(STAMP)  ## the whole study of params.yaml's profile; prints where the report is
 	@$(BIN)/python -m dvc repro --quiet || { echo "the study stopped: the line above says why" >&2; exit 1; }
-	@$(BIN)/python -m salema where
+	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
 
 test: $(STAMP)  ## the tests
 	@$(BIN)/python -m pytest

@@ -20,6 +20,7 @@ Read in this order; each module imports only from those above it.
     train       one loop for images and clips
     metrics     one pure function a metric
     protocols   which definition of a metric, by name
+    baselines   rows to read a table by
     predict     chunks of frames -> maps, streaming, whole data sets
     evaluate    maps x annotations -> scores with intervals
     report      figures, the ablation table, executed notebooks

@@ -54,8 +54,12 @@ def _for_everybody(command: object) -> None:
     predict.add_argument("sources", nargs="*", metavar="SOURCE", help="file, folder or camera:0")
     _weights(predict)
     predict.add_argument("--out", type=Path, help="folder for the maps (default: saliency)")
-    predict.add_argument("--format", choices=["png", "gray", "npy"], default="png",
-                         help="pictures, one lossless video, or one array (default: png)")
+    predict.add_argument(
+        "--format",
+        choices=["png", "gray", "npy"],
+        default="png",
+        help="pictures, one lossless video, or one array (default: png)",
+    )
     predict.add_argument("--overlay", type=Path, help="an .mp4 of the video with its maps")
     predict.add_argument("--view", type=Path, help="one .html page to look at")
     predict.add_argument("--size", choices=["source", "model"], default="source")
@@ -70,8 +74,9 @@ def _for_everybody(command: object) -> None:
     evaluate = command("evaluate", _evaluate, "score anybody's maps, or a run of the study")
     evaluate.add_argument("predictions", nargs="?", type=Path, help="a folder of maps")
     _where(evaluate)
-    evaluate.add_argument("--protocol", default="exact",
-                          help="exact | dhf1k | salema2019 | hevc33-peer")
+    evaluate.add_argument(
+        "--protocol", default="exact", help="exact | dhf1k | salema2019 | hevc33-peer"
+    )
     evaluate.add_argument("--every", type=int, default=1, help="score each n-th frame")
     evaluate.add_argument("--paired", type=Path, help="other maps, or a table clip by clip")
     evaluate.add_argument("--weights", type=Path, help="what made the maps: its clips are refused")

@@ -9,7 +9,6 @@ is a logit, from April 2019 on, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56
 without optimizer state.
 """
 
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -53,16 +52,15 @@ def load(path: str | Path, placement: Placement | None, alpha: float | None) -> 
             f"the placement is not in {path} (pass --placement: static, ema30, clstm30, ...)"
         )
     state, logit = _renamed(tensors, placement, path)
+    config = Model(width=_width(state, path))
+    with torch.device("meta"):  # names and shapes only
+        expected = SaliencyModel(config, placement).state_dict()
+    _check(state, {k: v for k, v in expected.items() if "alpha_logit" not in k}, path)
     if placement.recurrence == "ema":
         placement = _with_alpha(placement, logit, alpha, path)
     elif alpha is not None:
-        raise SalemaError(f"--alpha fits an EMA only, not {path} (leave it out)")
-    if "layers.0.weight" not in state:
-        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
-    width = state["layers.0.weight"].shape[0] / 64
-    model = SaliencyModel(Model(width=width), placement)
-    expected = {k: v for k, v in model.state_dict().items() if "alpha_logit" not in k}
-    _check(state, expected, path)
+        raise SalemaError("--alpha fits an EMA, and the placement has none (leave it out)")
+    model = SaliencyModel(config, placement)
     model.load_state_dict(state, strict=False)
     if placement.recurrence == "ema" and placement.after == [30]:
         warnings.warn(LEAK_NOTE, stacklevel=3)
@@ -73,7 +71,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     """The file's named tensors, without wrappers and optimizer state."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a broken pickle may raise anything
         raise SalemaError(
             f"cannot read weights from {path} (it is broken, or holds code, which is never run)"
         ) from error
@@ -92,23 +90,31 @@ def _renamed(
     state, unknown, logit = {}, [], None
     finals = sorted({int(m[1]) for m in map(FINAL_KEY.match, tensors) if m})
     for key, tensor in tensors.items():
-        if key == "alpha":
+        if key == "alpha" and placement.recurrence == "ema":
             logit = tensor
         elif match := STATIC_KEY.match(key):
             state.setdefault(f"layers.{match[1]}.{match[2]}", tensor)
-        elif match := GATES_KEY.search(key):
-            layer = placement.after[0] if placement.after else "?"
-            state[f"memories.{layer}.gates.{match[1]}"] = tensor
+        elif (match := GATES_KEY.search(key)) and placement.recurrence == "convlstm":
+            state[f"memories.{placement.after[0]}.gates.{match[1]}"] = tensor
         elif (match := FINAL_KEY.match(key)) and len(finals) == len(FINAL_LAYERS):
             layer = FINAL_LAYERS[finals.index(int(match[1]))]
             state[f"layers.{layer}.{match[2]}"] = tensor
+        elif key == "alpha" or GATES_KEY.search(key) or FINAL_KEY.match(key):
+            state[key] = tensor  # theirs, but not of this placement: `_check` tells
         else:
-            unknown.append(key)
+            unknown.append(repr(key))
     if unknown:
         raise SalemaError(
             f"unknown keys in {path}: {', '.join(unknown[:4])} (is it a SalGAN or SalEMA file?)"
         )
     return state, logit
+
+
+def _width(state: dict[str, Tensor], path: Path) -> float:
+    first = state.get("layers.0.weight")
+    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
+        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
+    return len(first) / 64
 
 
 def _with_alpha(
@@ -130,15 +136,24 @@ def _with_alpha(
 
 
 def _check(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    missing = sorted(set(expected) - set(state))
-    extra = sorted(set(state) - set(expected))
     odd = [
-        f"{key} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
+        f"{_theirs(key)} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
         for key in expected
         if key in state and state[key].shape != expected[key].shape
     ]
-    faults = [f"lacks {', '.join(missing[:3])}" if missing else "",
-              f"has {', '.join(extra[:3])} too many" if extra else "", *odd[:3]]  # fmt: skip
-    faults = [fault for fault in faults if fault]
-    if faults:
-        raise SalemaError(f"{path} does not fit: {'; '.join(faults)} (try another --placement)")
+    faults = [("lacks", [_theirs(key) for key in expected if key not in state]),
+              ("has the unexpected", [_theirs(key) for key in state if key not in expected]),
+              ("differs:", odd)]  # fmt: skip
+    told = [f"{what} {_some(keys)}" for what, keys in faults if keys]
+    if told:
+        raise SalemaError(f"{path} does not fit: {'; '.join(told)} (try another --placement)")
+
+
+def _theirs(key: str) -> str:
+    """Our name of a tensor -> theirs."""
+    return re.sub(r"^memories\.\d+\.gates", "Gates", key).replace("layers.", "salgan.")
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

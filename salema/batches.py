@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from salema.datasets import Clip, FrameCache, blur
+from salema.datasets import Clip, FrameCache, blur, sigma
 from salema.params import Finetune, Tune
 
 SALBCE = ("flip", "flip-vertical", "rotate", "none")
@@ -155,13 +155,11 @@ def zoomed(
         image = cv2.resize(image[top : top + tall, left : left + wide], (width, height))
         if counts.any():
             rows, columns = np.nonzero(counts[top : top + tall, left : left + wide])
-            weights = counts[top + rows, left + columns]
-            points = np.zeros((height, width), np.float32)
-            rows = ((rows + rng.random(len(rows))) * height / tall).astype(int)
-            columns = ((columns + rng.random(len(columns))) * width / wide).astype(int)
-            np.add.at(points, (rows, columns), weights)
-            target = blur(points)
-            target = np.round(255 * target / max(target.max(), 1e-9)).astype(np.uint8)
+            times = counts[top + rows, left + columns]
+            points = np.stack([(columns + 0.5) * width / wide, (rows + 0.5) * height / tall], 1)
+            points = np.repeat(points, times, axis=0)
+            target = blur(points, (height, width), sigma((height, width)))
+            target = np.round(255 * target).astype(np.uint8)
         else:
             target = cv2.resize(target[top : top + tall, left : left + wide], (width, height))
     if rng.random() < 0.5:

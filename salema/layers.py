@@ -95,13 +95,18 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
     first convolution's input channels are reversed for BGR and scaled by `std`.
 
     Raises:
-        SalemaError: The width is not 1.0, or the weights cannot be downloaded.
+        SalemaError: The width is not 1.0, torchvision is not installed, or the weights
+            cannot be downloaded.
     """
     if layers[0].out_channels != 64:
         raise SalemaError("model.encoder: imagenet fits model.width: 1.0 only (set one of them)")
-    _declare_operators()
-    from torchvision.models import VGG16_Weights, vgg16
-
+    try:
+        _declare_operators()
+        from torchvision.models import VGG16_Weights, vgg16
+    except ImportError as error:
+        raise SalemaError(
+            "model.encoder: imagenet needs torchvision (pip install 'salema[imagenet]')"
+        ) from error
     try:
         features = vgg16(weights=VGG16_Weights.IMAGENET1K_FEATURES).features
     except (OSError, RuntimeError) as error:

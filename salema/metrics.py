@@ -19,38 +19,17 @@ SIM and KLD of the uniform distribution; a constant density is the uniform distr
 too. ValueError names the rule where there is no fixation, no negative or a blank density,
 where shapes differ, and where a map holds NaN or infinity. Nothing here returns NaN.
 
-The AUCs are exact (the Mann-Whitney statistic; a tie counts half), without sorting the
-map: pixels are counted in bins, and only those that share a bin with a fixation are
-compared with it. All passes go over blocks that stay in the processor's cache.
+The AUCs are exact (`salema.roc`). All passes go over blocks that stay in the cache.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from salema.roc import Map, auc, auc_against_rest, read_map
+
 EPSILON = 2.2e-16
 """Added inside `kld`, as in the field's code: the spacing of doubles at 1."""
-_BINS = 1 << 14
-_BLOCK = 1 << 15
-
-
-class Map(NamedTuple):
-    """A flat map and what brings it to [0, 1]; `scale` is 0 where the map is constant."""
-
-    values: np.ndarray
-    low: float
-    scale: float
-
-    def unit(self, block: slice) -> np.ndarray:
-        """Part of the map, min-max scaled, in double precision."""
-        unit = self.values[block].astype(np.float64)
-        unit -= self.low
-        unit *= self.scale
-        return unit
-
-    def blocks(self) -> list[slice]:
-        """The whole map, piece by piece."""
-        return [slice(at, at + _BLOCK) for at in range(0, len(self.values), _BLOCK)]
 
 
 class _Moments(NamedTuple):
@@ -61,23 +40,6 @@ class _Moments(NamedTuple):
     target_mean: float
     target_variance: float
     covariance: float
-
-
-def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
-    """(H, W) of any number type -> flat float32 or float64, known to be finite."""
-    saliency = np.asarray(saliency)
-    if saliency.ndim != 2 or not saliency.size:
-        raise ValueError(f"a {name} must be (H, W) and not empty, not {saliency.shape}")
-    values = saliency.ravel()
-    if values.dtype != np.float32:
-        values = values.astype(np.float64)
-    low, high = float(values.min()), float(values.max())
-    span = high - low
-    if not np.isfinite(span):
-        raise ValueError(f"a {name} must be finite; this one reaches from {low} to {high}")
-    if span < 1e-30:  # single precision would not hold 1 / span
-        values = values.astype(np.float64)
-    return Map(values, low, 1 / span if span > 1e-300 else 0.0)
 
 
 def _read_density(density: np.ndarray, shape: tuple[int, int]) -> Map:
@@ -107,83 +69,6 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     if not where.size:
         raise ValueError(f"at least one pixel is needed as {name}; there is none")
     return where
-
-
-def _bins(values: np.ndarray, image: Map) -> np.ndarray:
-    """Values -> bins in the same order; the root spreads the crowd of nearly zero pixels.
-
-    Rounding keeps the order in single precision too, and that is twice as fast.
-    """
-    bins = values - values.dtype.type(image.low)
-    bins *= values.dtype.type(image.scale)
-    np.sqrt(bins, out=bins)
-    bins *= _BINS - 1
-    return bins.astype(np.intp)
-
-
-def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each threshold: how many pixels lie below it, and how many equal it.
-
-    Exact, and linear in the number of pixels: bins keep the order, so a lower bin is
-    below; in the bin of a threshold the values themselves are compared with it.
-
-    Args:
-        image: The map.
-        thresholds: (M,) values of the map, sorted, each once.
-
-    Returns:
-        Two (M,) integer arrays.
-    """
-    thresholds = thresholds.astype(image.values.dtype)
-    marks = _bins(thresholds, image)
-    crowded = np.bincount(marks, minlength=_BINS) > 1  # bins with several thresholds
-    pivots = np.full(_BINS, np.nan, thresholds.dtype)  # nothing is above or below NaN
-    pivots[marks] = thresholds
-    pivots[crowded] = np.nan
-    counts, under, over = np.zeros((3, _BINS), dtype=np.int64)
-    close = []
-    for block in image.blocks():
-        values = image.values[block]
-        bins = _bins(values, image)
-        pivot = pivots.take(bins)
-        counts += np.bincount(bins, minlength=_BINS)
-        np.add.at(under, bins[values < pivot], 1)
-        np.add.at(over, bins[values > pivot], 1)
-        if crowded.any():
-            close.append(values[crowded.take(bins)])
-    lower = np.cumsum(counts) - counts
-    below, ties = (lower + under)[marks], (counts - under - over)[marks]
-    if close:
-        ordered, among = np.sort(np.concatenate(close)), crowded[marks]
-        left = np.searchsorted(ordered, thresholds[among], side="left")
-        ties[among] = np.searchsorted(ordered, thresholds[among], side="right") - left
-        outside = np.cumsum(np.where(crowded, 0, counts))[marks[among]]
-        below[among] = left + outside
-    return below, ties
-
-
-def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Probability that one of (N,) positives is above one of (M,) negatives, ties half.
-
-    Source: Mann and Whitney, Annals of Mathematical Statistics 18(1), 1947.
-    """
-    ordered = np.sort(negatives)
-    below = np.searchsorted(ordered, positives, side="left").sum()
-    upto = np.searchsorted(ordered, positives, side="right").sum()
-    return float((below + upto) / 2 / (len(positives) * len(negatives)))
-
-
-def _auc_judd(image: Map, places: np.ndarray) -> float:
-    fixated = np.sort(image.values[np.unique(places)])
-    n_negatives = len(image.values) - len(fixated)
-    if not n_negatives:
-        raise ValueError("at least one pixel must be left without a fixation; there is none")
-    thresholds, repeats = np.unique(image.values[places], return_counts=True)
-    below, ties = count_below(image, thresholds)
-    left = np.searchsorted(fixated, thresholds, side="left")
-    right = np.searchsorted(fixated, thresholds, side="right")
-    wins = (below - left) + (ties - (right - left)) / 2
-    return float(repeats @ wins / (len(places) * n_negatives))
 
 
 def _moments(image: Map, target: Map | None = None) -> _Moments:
@@ -254,7 +139,7 @@ def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
 
     Source: Judd et al., ICCV 2009; Riche et al., ICCV 2013.
     """
-    return _auc_judd(read_map(saliency), _places(fixations, np.shape(saliency), "fixations"))
+    return auc_against_rest(read_map(saliency), _places(fixations, np.shape(saliency), "fixations"))
 
 
 def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
@@ -384,7 +269,7 @@ def score_frame(
     places = _places(fixations, shape, "fixations")
     target = None if density is None else _read_density(density, shape)
     moments = _moments(image, target)
-    scores = {"auc_judd": _auc_judd(image, places)}
+    scores = {"auc_judd": auc_against_rest(image, places)}
     if negatives is not None:
         others = image.values[_places(negatives, shape, "negatives")]
         scores["auc_shuffled"] = auc(image.values[places], others)
@@ -393,3 +278,55 @@ def score_frame(
         shared, divergence = _overlap(image, target, moments)
         scores |= {"cc": _cc(image, target, moments), "sim": shared, "kld": divergence}
     return scores
+
+
+class Interval(NamedTuple):
+    """A mean over clips, and where 95 % of the means of resampled clips lie."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
+    """Mean over clips with its 95 % percentile bootstrap interval.
+
+    Args:
+        values: (K,) one value a clip; of one clip, the interval is that value.
+        n: Number of resamples of K clips.
+        seed: The same seed gives the same interval.
+
+    Raises:
+        ValueError: There is no clip, or a value is not finite.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"a bootstrap needs one finite value a clip, not {values}")
+    random = np.random.default_rng(seed)
+    step = max(1, 2_000_000 // len(values))  # resamples at a time: bounds the memory
+    counts = [min(step, n - done) for done in range(0, n, step)]
+    means = [values[random.integers(len(values), size=(k, len(values)))].mean(1) for k in counts]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
+    """Mean of a - b over the same clips, with its 95 % interval.
+
+    The two differ on these clips where the interval leaves out zero.
+
+    Args:
+        a: (K,) one value a clip.
+        b: (K,) the other model's, clip for clip.
+        n: Number of resamples.
+        seed: The same seed gives the same interval.
+
+    Raises:
+        ValueError: The lengths differ, there is no clip, or a value is not finite.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"paired values must be of the same clips, not {a.shape} and {b.shape}")
+    return bootstrap(a - b, n, seed)

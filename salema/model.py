@@ -66,8 +66,8 @@ class SaliencyModel(nn.Module):
             into plain convolutions.
 
     Raises:
-        ValueError: A residual around a layer that changes the number of channels, or an
-            EMA after a ConvLSTM on maps.
+        SalemaError: A residual around a layer that changes the shape, a `hidden` that is not
+            the layer's, or a fresh layer without weights.
     """
 
     def __init__(self, config: Model, placement: Placement, branches: bool = False) -> None:
@@ -79,6 +79,8 @@ class SaliencyModel(nn.Module):
             {str(layer): self._memory(layer) for layer in placement.after}
         )
         for layer in placement.fresh:
+            if not isinstance(self.layers[layer], nn.Conv2d):
+                raise SalemaError(f"fresh: {layer} in a placement (no convolution is there)")
             reset(self.layers[layer])
         self.branches = nn.ModuleDict()
         if branches:
@@ -99,8 +101,9 @@ class SaliencyModel(nn.Module):
 
     def _memory(self, after: int) -> nn.Module:
         place, channels = self.placement, self.widths[after]
-        if place.residual and (after == 0 or self.widths[after - 1] != channels):
-            raise ValueError(f"a residual needs as many channels before layer {after} as after it")
+        resized = isinstance(self.layers[after], nn.MaxPool2d | nn.Upsample)
+        if place.residual and (resized or after == 0 or self.widths[after - 1] != channels):
+            raise SalemaError(f"a residual around layer {after}, which changes the shape (move it)")
         match place.recurrence:
             case "ema":
                 return EMA(place.alpha, place.learned)
@@ -108,7 +111,9 @@ class SaliencyModel(nn.Module):
                 return MapLSTM(place.hidden or 128, place.short_side, place.decode)
             case "convlstm":
                 if place.hidden not in (None, channels):
-                    raise ValueError(f"`hidden` must be the {channels} channels of layer {after}")
+                    raise SalemaError(
+                        f"hidden: {place.hidden} after layer {after} (leave it out: {channels})"
+                    )
                 return ConvLSTM(channels, channels, place.decode)
         raise ValueError(f"no recurrence is called {place.recurrence!r}")
 
@@ -148,8 +153,8 @@ class SaliencyModel(nn.Module):
                 return F.conv2d(x.float(), layer.weight.float(), layer.bias.float())
         if str(index) in self.branches:
             return self.branches[str(index)](x, layer(x))
-        if isinstance(layer, nn.ReLU) and str(index - 1) in self.memories:
-            return F.relu(x)  # not in place: the recurrence's output may be a state
+        if isinstance(layer, nn.ReLU) and {str(index - 1), str(index)} & set(self.memories):
+            return F.relu(x)  # not in place: the input may be a state, or a residual's start
         return layer(x)
 
     def normalise(self, frames: Tensor) -> Tensor:

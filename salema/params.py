@@ -123,6 +123,8 @@ class Placement(Block):
             raise ValueError("`learned` belongs to recurrence: ema")
         if self.recurrence != "convlstm" and (self.hidden or self.short_side):
             raise ValueError("`hidden` and `short_side` belong to recurrence: convlstm")
+        if self.short_side and self.after != [61]:
+            raise ValueError("`short_side` belongs to a ConvLSTM on the maps, after: [61]")
         return self
 
 

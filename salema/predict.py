@@ -271,9 +271,7 @@ def is_image(clip: Clip) -> bool:
     return clip.dataset in ("SALICON", "OSIE", "NUSScene")
 
 
-def predict_clip(
-    model: SaliencyModel, clip: Clip, path: Path, form: str, bits: int = 8
-) -> int:
+def predict_clip(model: SaliencyModel, clip: Clip, path: Path, form: str, bits: int = 8) -> int:
     """Maps of one clip at the model's size under its frames' own names; returns how many."""  # fmt: skip
     count = 0
     with (
@@ -305,7 +303,11 @@ def _predict_images(model: SaliencyModel, clips: list[Clip], folder: Path) -> No
 
 
 def predict_dataset(
-    model: SaliencyModel, clips: list[Clip], folder: Path, form: str, overwrite: bool,
+    model: SaliencyModel,
+    clips: list[Clip],
+    folder: Path,
+    form: str,
+    overwrite: bool,
     name: str = "salema",
 ) -> int:
     """The seeds' inference: maps of a data set in the original's folders; returns the status.
@@ -319,7 +321,8 @@ def predict_dataset(
     shots = clips and clips[0].dataset in ("Hollywood-2", "UCF-sports")
     made = skipped = frames = 0
     for clip in tqdm(clips, unit="clip", disable=None):
-        inner = Path(clip.name, f"{name}_predictions") if shots else Path(f"{name}_predictions", clip.name)
+        parts = (clip.name, f"{name}_predictions")
+        inner = Path(*parts) if shots else Path(*reversed(parts))
         path = folder / inner.with_name(inner.name + SUFFIX[form])
         if path.exists() and not overwrite:
             skipped += 1
@@ -341,17 +344,18 @@ def submission(folder: Path, clips: list[Clip], path: Path) -> None:
         raise SalemaError(f"{path} exists (choose another name, or remove it yourself)")
     with atomic(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for clip in clips:
-            pictures = sorted((folder / clip.name).glob("*.png"))
+            inner = folder / clip.name
+            pictures = sorted(inner.glob("*.png"))
             if len(pictures) != clip.n_frames:
                 raise SalemaError(
-                    f"{len(pictures)} of {clip.n_frames} maps in {folder / clip.name} (predict again)"
+                    f"{len(pictures)} of {clip.n_frames} maps in {inner} (predict this clip again)"
                 )
             for picture in pictures:
                 archive.write(picture, f"{int(clip.name):04d}/{int(picture.stem):04d}.png")
 
 
 def numbers(text: str) -> range:
-    """ "601-700" or "601" -> the range, both ends included.
+    """The range that "601-700" (or "601") says, both ends included.
 
     Raises:
         SalemaError: It is not of that form.

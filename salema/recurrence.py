@@ -61,7 +61,7 @@ class EMA(nn.Module):
         Returns:
             Averages like `x`, and the new state.
         """
-        batch, time, channels, height, width = x.shape
+        _, time, channels, height, width = x.shape
         flat = _rows(x)
         weights, decay = self._weights(time, fresh=state is None)
         # Plain products, outside autocast: what is rounded is chosen here.

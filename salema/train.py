@@ -59,8 +59,17 @@ def tune(params: Params, run: str) -> Path:
     return job.run_to_the_end(fresh)
 
 
-def finetune(params: Params, run: str) -> Path:
+def finetune(
+    params: Params, run: str, init: str | Path | None = None, dataset: str | None = None
+) -> Path:
     """Train a placement on clips from the static weights; returns the weights file.
+
+    Args:
+        params: The study's.
+        run: A name under `placements`.
+        init: Weights to start from, instead of static's: a placement fine-tuned on one set
+            may go on to another.
+        dataset: The set to train on, instead of `data.finetune`.
 
     Raises:
         SalemaError: No such placement, no static weights, or the data are missing.
@@ -69,13 +78,15 @@ def finetune(params: Params, run: str) -> Path:
     settings = params.finetune
     if placement.learning_rate is not None:
         settings = settings.model_copy(update={"learning_rate": placement.learning_rate})
-    start = params.run_folder("static") / "weights.safetensors"
+    start = Path(init or params.run_folder("static") / "weights.safetensors")
+    sets = [choose(dataset, datasets.DATASETS, "data set")] if dataset else params.data.finetune
     static = weights.read(start)
 
     def fresh() -> SaliencyModel:
         model = SaliencyModel(static.config, placement)
-        kept = {k: v for k, v in static.state_dict().items()
-                if int(k.split(".")[1]) not in placement.fresh}  # fmt: skip
+        fresh_layers = () if static.placement == placement else placement.fresh
+        own = {f"layers.{layer}.{kind}" for layer in fresh_layers for kind in ("weight", "bias")}
+        kept = {key: tensor for key, tensor in static.state_dict().items() if key not in own}
         model.load_state_dict(kept, strict=False)
         model.layers.requires_grad_(placement.static == "tuned")
         return model
@@ -85,8 +96,7 @@ def finetune(params: Params, run: str) -> Path:
         card.run = run
         torch.manual_seed(params.seed)
         return _write(params, run, fresh(), card, [])
-    clips = _clips(params, params.data.finetune, "train")
-    job = Job(params, run, settings, clips, _clips(params, params.data.finetune, "val"))
+    job = Job(params, run, settings, _clips(params, sets, "train"), _clips(params, sets, "val"))
     job.seen = dict(static.card.seen)
     job.start = hashlib.sha256(start.read_bytes()).hexdigest()
     job.thaw = placement.thaw

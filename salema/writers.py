@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from salema.files import SalemaError, atomic
-from salema.video import cut_short, opened
+from salema.video import FALLBACK_FPS, cut_short, opened
 
 TICKS = 90_000  # time base of the videos, a second: fine enough for any frame rate
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -222,11 +222,11 @@ class GrayWriter(_Writer):
         bits: 8 or 16; a map comes back within half a step.
     """
 
-    def __init__(self, path, fps: float, size: tuple[int, int], bits: int = 16) -> None:
+    def __init__(self, path, fps: float | None, size: tuple[int, int], bits: int = 16) -> None:
         super().__init__(path)
         if bits not in (8, 16):
             raise ValueError(f"bits must be 8 or 16, not {bits}")
-        self.fps, self.size, self.bits = fps, size, bits
+        self.fps, self.size, self.bits = fps or FALLBACK_FPS, size, bits
 
     @contextmanager
     def _session(self) -> Iterator[None]:
@@ -271,7 +271,7 @@ class OverlayWriter(_Writer):
     def __init__(
         self,
         path: str | Path,
-        fps: float,
+        fps: float | None,
         size: tuple[int, int],
         colormap: str = "turbo",
         opacity: float = 0.6,
@@ -283,8 +283,8 @@ class OverlayWriter(_Writer):
             raise SalemaError(f"cannot tell what to make of {path} (name it .mp4, .png or .jpg)")
         if not 0 <= opacity <= 1:
             raise SalemaError(f"opacity must be from 0 to 1, and not {opacity}")
-        self.fps, self.size, self.opacity, self.audio_from = fps, size, opacity, audio_from
-        self.lut = color_table(colormap)
+        self.fps, self.size, self.opacity = fps or FALLBACK_FPS, size, opacity
+        self.lut, self.audio_from = color_table(colormap), audio_from
 
     @contextmanager
     def _session(self) -> Iterator[None]:
@@ -387,7 +387,8 @@ class _Sound:
         stream, copied = self._tracks[packet.stream]
         if copied:
             shift = round(self._start / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift
+            packet.dts -= shift
             packet.stream = stream
             self._output.mux(packet)
             return

@@ -28,7 +28,7 @@ def auc_pairs(positives, negatives):
 def auc_ranks(positives, negatives):
     """The textbook form: the sum of the positives' mid-ranks in the pooled sample."""
     pooled = np.concatenate([positives, negatives])
-    distinct, inverse, counts = np.unique(pooled, return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(pooled, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     midranks = (last - (counts - 1) / 2)[inverse]
     n, m = len(positives), len(negatives)

@@ -125,7 +125,7 @@ class FrameCache:
         first = next(rows)
         count = checksum = 0
         # Where nothing can be written, the source still can be read.
-        with suppress(SalemaError), atomic(path) as part, part.open("wb") as file:
+        with suppress(SalemaError, OSError), atomic(path) as part, part.open("wb") as file:
             for row in chain([first], rows):
                 checksum = zlib.crc32(row, checksum)
                 file.write(row)

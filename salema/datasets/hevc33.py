@@ -51,7 +51,7 @@ def _add(search: Search, name: str, split: str, path: Path, rows: np.ndarray) ->
     except SalemaError as error:
         search.report(split, path, f"{str(error).split(':')[0]}, clip skipped")
         return
-    # Milliseconds times fps first: 0.1 * 30 is above 3, and would cover a frame too many.
+    # Milliseconds times fps first: 0.28 * 25 is above 7, and would cover a frame too many.
     begin = np.floor(rows[:, 2] * fps / 1000)
     end = np.ceil((rows[:, 2] + rows[:, 3]) * fps / 1000)
     search.clips.append(

@@ -111,19 +111,23 @@ def _read_ours(path: Path) -> SaliencyModel:
 
     try:
         with safe_open(path, "pt") as file:
-            card = json.loads((file.metadata() or {})["salema"])
+            described = json.loads((file.metadata() or {})["salema"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        newer = described.pop("format") > FORMAT
+    except SafetensorError as error:
+        raise SalemaError(f"broken weights file: {path} (download or convert it again)") from error
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise SalemaError(f"not a weights file of ours: {path} (see `salema convert`)") from error
-    if card.pop("format") > FORMAT:
+    if newer:
         raise SalemaError(f"{path} was written by a newer salema (update this one)")
-    model = SaliencyModel(Model(**card.pop("model")), Placement(**card.pop("placement")))
     try:
+        placement = Placement(**described.pop("placement"))
+        model = SaliencyModel(Model(**described.pop("model")), placement)
         model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip().rstrip(".")
+        model.card = Card(**described)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise SalemaError(f"{path} does not fit its own description: {reason} (broken?)") from error
-    model.card = Card(**card)
     return model
 
 

@@ -1,0 +1,390 @@
+"""Maps x annotations -> scores clip by clip, with confidence intervals over clips.
+
+Anybody's maps, by any named protocol, on all cores; never a clip that the weights saw in
+training, unless that is asked for and marked.
+"""
+
+import csv
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from salema import baselines, datasets, metrics, protocols, writers
+from salema.datasets import Clip
+from salema.files import SalemaError, atomic
+from salema.params import Params, choose
+from salema.protocols import METRICS
+
+NAMES = {"auc_judd": "AUC-J", "auc_shuffled": "s-AUC", "nss": "NSS", "cc": "CC", "sim": "SIM",
+         "kld": "KLD"}  # fmt: skip
+COLUMNS = ("dataset", "clip", "frames", "skipped", "seen", *METRICS)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Where the maps of a clip come from: a folder, or a baseline."""
+
+    folder: Path | None = None
+    baseline: str | None = None
+    prior: np.ndarray | None = field(default=None, repr=False)
+
+    def of(self, clip: Clip) -> Iterator[np.ndarray]:
+        """One (h, w) map a frame, in order.
+
+        Raises:
+            SalemaError: There are none for this clip, or one is missing or broken.
+        """
+        if self.baseline is not None:
+            return baselines.maps(self.baseline, clip, self.prior)
+        return _stored(self.folder, clip)
+
+
+def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
+    """Maps that lie in a folder: a gray video, an array, or pictures named like the frames."""
+    for base in (folder / clip.dataset, folder):
+        if (path := base / f"{clip.name}.mkv").exists():
+            return writers.read_gray(path)
+        if (path := base / f"{clip.name}.npy").exists():
+            return iter(np.load(path, mmap_mode="r"))
+        if clip.n_frames == 1 and (path := base / f"{clip.name}.png").exists():
+            return iter([_picture(path)])
+        if (path := base / clip.name).is_dir():
+            inner = [p for p in path.iterdir() if p.is_dir() and p.name.endswith("_predictions")]
+            return _pictures(inner[0] if inner else path, clip)
+    raise SalemaError(
+        f"no maps of {clip.dataset} {clip.name} in {folder} (expected {clip.name}/<frame>.png, "
+        f"{clip.name}.npy or {clip.name}.mkv)"
+    )
+
+
+def _pictures(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
+    """Pictures by the frames' names, as text or as numbers (0001 is 00001)."""
+    numbered = {p.stem: p for p in folder.glob("*.png")}
+    by_number = {int(stem): p for stem, p in numbered.items() if stem.isdigit()}
+    for name in clip.frame_names:
+        path = numbered.get(name) or (by_number.get(int(name)) if name.isdigit() else None)
+        if path is None:
+            raise SalemaError(f"no map {name}.png in {folder} (predict this clip again)")
+        yield _picture(path)
+
+
+def _picture(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise SalemaError(f"broken picture: {path} (predict this clip again)")
+    if image.ndim == 3:
+        image = image[..., :3].mean(2)
+    return image.astype(np.float32)
+
+
+# ---------------------------------------------------------------------- one clip
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to score, all that a worker needs."""
+
+    clip: Clip
+    maps: Maps
+    protocol: str
+    every: int
+    seed: int
+    negatives: protocols.Negatives
+    seen: bool
+
+
+@dataclass
+class Scores:
+    """A clip's scores, frame by frame; None where nobody fixated."""
+
+    clip: str
+    dataset: str
+    seen: bool
+    frames: list[dict[str, float] | None]
+
+    def row(self) -> dict:
+        """Means over the frames that have gaze, and how many do and do not."""
+        scored = [frame for frame in self.frames if frame is not None]
+        row = {"dataset": self.dataset, "clip": self.clip, "frames": len(scored),
+               "skipped": len(self.frames) - len(scored), "seen": int(self.seen)}  # fmt: skip
+        for key in METRICS:
+            values = [frame[key] for frame in scored if key in frame]
+            row[key] = float(np.mean(values)) if values else None
+        return row
+
+
+def score_clip(job: Job) -> Scores:
+    """Score every frame that the protocol takes.
+
+    Raises:
+        SalemaError: A map is missing or broken.
+    """
+    cv2.setNumThreads(1)
+    clip, protocol = job.clip, protocols.get(job.protocol)
+    wanted = set(list(protocol.frames(clip.n_frames))[:: job.every])
+    human = job.maps.baseline == "human"
+    saliencies = repeat(None) if human else job.maps.of(clip)
+    truths = zip(saliencies, clip.fixations(), clip.maps(), strict=False)
+    frames, count = [], 0
+    observers = _observers(clip) if human else None
+    for index, (saliency, fixations, density) in enumerate(truths):
+        count += 1
+        if index not in wanted:
+            continue
+        if human:
+            rng = protocols.generator(job.seed, clip.name, "halves")
+            first, fixations = baselines.split_half(fixations, observers, rng)
+            if not len(first) or not len(fixations):
+                frames.append(None)
+                continue
+            sigma = datasets.sigma(clip.size)
+            saliency = datasets.blur(first, clip.size, sigma)
+            density = datasets.blur(fixations, clip.size, sigma)
+        frames.append(protocol.score(saliency, fixations, density, clip.size, job.negatives, index))
+    if count < clip.n_frames:
+        raise SalemaError(
+            f"{count} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name} "
+            "(predict this clip again)"
+        )
+    return Scores(clip.name, clip.dataset, job.seen, frames)
+
+
+def _observers(clip: Clip) -> np.ndarray:
+    found = [np.unique(points[:, 2]) for points in clip.fixations() if len(points)]
+    return np.unique(np.concatenate(found)) if found else np.zeros(0)
+
+
+# ---------------------------------------------------------------------- many clips
+
+
+def score_clips(
+    clips: Sequence[Clip],
+    maps: Maps,
+    protocol: str = "exact",
+    *,
+    every: int = 1,
+    seed: int = 0,
+    seen: dict[str, list[str]] | None = None,
+    allow_seen: bool = False,
+) -> list[Scores]:
+    """Score clips of one data set on all cores.
+
+    Args:
+        clips: Of one set; their fixations are each other's negatives in s-AUC.
+        maps: Where the maps come from.
+        protocol: See `salema.protocols`.
+        every: Score each n-th of the frames that the protocol takes.
+        seed: Of every draw.
+        seen: Data set -> clips that the weights were trained on.
+        allow_seen: Score those too, marked; otherwise they are refused.
+
+    Raises:
+        SalemaError: A clip was seen in training, or maps are missing.
+    """  # fmt: skip
+    chosen = protocols.get(protocol)
+    leaked = [c.name for c in clips if c.name in set((seen or {}).get(c.dataset, []))]
+    if leaked and not allow_seen:
+        raise SalemaError(
+            f"{len(leaked)} clips of {clips[0].dataset}, {leaked[0]} first, were seen in training "
+            "(their scores prove nothing; --allow-seen marks the row)"
+        )
+    pool = protocols.Pool({c.name: (c.size, list(c.fixations())) for c in clips})
+    jobs = [
+        Job(clip, maps, protocol, every, seed, chosen.negatives(pool, clip.name, seed),
+            clip.name in leaked)
+        for clip in clips
+    ]  # fmt: skip
+    bar = {"total": len(jobs), "desc": clips[0].dataset, "unit": "clip", "disable": None}
+    workers = min(os.cpu_count() or 1, len(jobs))
+    if workers == 1 or sum(clip.n_frames for clip in clips) < 50:
+        return [score_clip(job) for job in tqdm(jobs, **bar)]
+    # spawn: a fork of a process with threads (torch, notebooks) may hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as executor:
+        share = max(1, len(jobs) // (8 * workers))
+        return list(tqdm(executor.map(score_clip, jobs, chunksize=share), **bar))
+
+
+def summary(scores: Sequence[Scores], protocol: str, resamples: int, seed: int) -> dict:
+    """Means with 95 % bootstrap intervals over clips, and what was counted.
+
+    Keys: clips, frames, skipped, seen, protocol, and for each metric `m`: m, m_low, m_high.
+    A metric that no frame has is left out.
+    """
+    rows = [s.row() for s in scores]
+    chosen = protocols.get(protocol)
+    totals = chosen.aggregate({s.clip: s.frames for s in scores}, seed)
+    result = {"clips": len(rows), "frames": sum(r["frames"] for r in rows),
+              "skipped": sum(r["skipped"] for r in rows), "seen": sum(r["seen"] for r in rows),
+              "protocol": protocol}  # fmt: skip
+    for key, mean in totals.items():
+        used = [r for r in rows if r[key] is not None]
+        values = np.array([r[key] for r in used])
+        weights = np.array([r["frames"] if chosen.mean == "frames" else 1 for r in used])
+        low, high = _interval(values, weights, resamples, seed)
+        result |= {key: mean, f"{key}_low": low, f"{key}_high": high}
+    return result
+
+
+def _interval(
+    values: np.ndarray, weights: np.ndarray, resamples: int, seed: int
+) -> tuple[float, float]:
+    """95 % percentile interval of the weighted mean, clips drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(values), size=(resamples, len(values)))
+    means = (values * weights)[drawn].sum(1) / weights[drawn].sum(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def write_rows(rows: Sequence[dict], path: Path) -> None:
+    """The table clip by clip, as CSV."""
+    with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def read_rows(path: Path) -> dict[str, dict[str, float]]:
+    """A table clip by clip -> clip -> metric -> score; also peers' (auc, sauc) columns.
+
+    Raises:
+        SalemaError: There is no such table, or it names no clips.
+    """
+    renamed = {"auc": "auc_judd", "sauc": "auc_shuffled"}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise SalemaError(f"cannot read {path}: {error.strerror} (check --paired)") from error
+    if not rows or "clip" not in rows[0]:
+        raise SalemaError(f"no column clip in {path} (a row a clip is expected)")
+    models = list(dict.fromkeys(row.get("model") for row in rows))
+    if len(models) > 1:
+        raise SalemaError(f"{path} holds {len(models)} models (keep the rows of one: {models})")
+    table = {}
+    for row in rows:
+        scores = {renamed.get(k, k): v for k, v in row.items()}
+        table[row["clip"]] = {k: float(v) for k, v in scores.items() if k in METRICS and v}
+    return table
+
+
+# ---------------------------------------------------------------------- what the commands do
+
+
+def evaluate_folder(
+    folder: Path, clips: Sequence[Clip], protocol: str, *, every: int = 1,
+    seen: dict[str, list[str]] | None = None, allow_seen: bool = False,
+    paired: Path | None = None, csv: Path | None = None, resamples: int = 10_000,
+) -> dict:  # fmt: skip
+    """Score anybody's maps, print a table with intervals, and return the summary.
+
+    Raises:
+        SalemaError: Maps are missing, a clip was seen, or the tables share no clip.
+    """
+    if not folder.is_dir():
+        raise SalemaError(f"no such folder of maps: {folder} (check the path)")
+    options = {"every": every, "seen": seen, "allow_seen": allow_seen}
+    scores = score_clips(clips, Maps(folder), protocol, **options)
+    result = summary(scores, protocol, resamples, seed=0)
+    print(table(result, f"{clips[0].dataset}, {protocol}"))
+    if csv is not None:
+        write_rows([s.row() for s in scores], csv)
+    if paired is not None:
+        rows = {s.clip: s.row() for s in scores}
+        if paired.is_dir():
+            others = score_clips(clips, Maps(paired), protocol, every=every)
+            other = {s.clip: s.row() for s in others}
+        else:
+            other = read_rows(paired)
+        print(differences(rows, other, resamples))
+    return result
+
+
+def table(result: dict, title: str) -> str:
+    """A summary as lines of text."""
+    mark = f", {result['seen']} SEEN IN TRAINING" if result["seen"] else ""
+    lines = [f"{title}: {result['clips']} clips, {result['frames']} frames scored, "
+             f"{result['skipped']} without gaze{mark}; 95 % bootstrap over clips"]  # fmt: skip
+    for key in METRICS:
+        if key in result:
+            low, high = result[f"{key}_low"], result[f"{key}_high"]
+            lines.append(f"  {NAMES[key]:6} {result[key]:7.4f}  [{low:.4f}, {high:.4f}]")
+    return "\n".join(lines)
+
+
+def differences(rows: dict[str, dict], other: dict[str, dict], resamples: int) -> str:
+    """Paired differences, rows - other, over the clips that both have, as lines of text.
+
+    Raises:
+        SalemaError: They share no clip.
+    """
+    shared = sorted(set(rows) & set(other))
+    if not shared:
+        raise SalemaError("the two tables share no clip (compare the same data set)")
+    lines = [f"paired difference over {len(shared)} clips; 95 % bootstrap"]
+    for key in METRICS:
+        pairs = [(rows[c].get(key), other[c].get(key)) for c in shared]
+        pairs = np.array([pair for pair in pairs if None not in pair], float)
+        if len(pairs):
+            mean, low, high = metrics.paired_bootstrap(pairs[:, 0], pairs[:, 1], resamples)
+            sure = "" if low <= 0 <= high else "  *"
+            lines.append(f"  {NAMES[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
+    return "\n".join([*lines, "  * the interval does not contain 0"])
+
+
+def seen_by(weights: Path | None) -> dict[str, list[str]]:
+    """Data set -> training clips, as a weights file of ours tells; {} without one."""
+    if weights is None:
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, "np") as file:
+            return json.loads((file.metadata() or {})["salema"])["seen"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise SalemaError(f"{weights} does not tell its training clips (is it ours?)") from error
+
+
+def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
+    """The study: score a run, or a baseline, on every set of the profile.
+
+    Writes `reports/<profile>/metrics/<run>.csv` and `.json`; returns the latter.
+
+    Raises:
+        SalemaError: No such run, its maps are missing, or a clip was seen in training.
+    """
+    choose(run, [*params.runs, *params.baselines], "run")
+    baseline = run if run in params.baselines else None
+    folder = params.run_folder(run)
+    seen = {} if baseline else seen_by(folder / "weights.safetensors")
+    settings, rows, result = params.evaluate, [], {}
+    for dataset, split in params.data.evaluate.items():
+        clips = datasets.load(params.root, dataset, split)
+        if baseline == "human" and not clips[0].has_observers:
+            continue
+        prior = None
+        if baseline == "centre-prior":
+            prior = baselines.centre_prior(params.root, dataset)
+        maps = Maps(None if baseline else folder / "maps", baseline, prior)
+        scores = score_clips(clips, maps, settings.protocol, every=settings.every,
+                             seed=params.seed, seen=seen, allow_seen=allow_seen)  # fmt: skip
+        rows += [s.row() for s in scores]
+        result[dataset] = summary(scores, settings.protocol, settings.resamples, params.seed)
+    target = params.report_folder / "metrics" / f"{run}.json"
+    write_rows(rows, target.with_suffix(".csv"))
+    with atomic(target) as part:
+        rounded = {d: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()}
+                   for d, s in result.items()}  # fmt: skip
+        part.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+    return target

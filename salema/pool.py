@@ -1,0 +1,159 @@
+"""The fixations of a whole set of clips, from which each clip draws its negatives.
+
+Every draw depends on the seed, the protocol, the clip's name and the frame only, so that
+neither the order nor the number of workers changes a score.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+
+import numpy as np
+
+Size = tuple[int, int]
+
+
+def generator(seed: int, *names: str | int) -> np.random.Generator:
+    """Random numbers that depend on nothing but the seed and these names."""
+    digest = blake2b(repr((seed, *names)).encode(), digest_size=16).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))
+
+
+def inside(fixations: np.ndarray, size: Size) -> np.ndarray:
+    """(N, 2 or 3) x, y in pixels, observer -> the same, without those off the picture."""
+    fixations = np.asarray(fixations, dtype=np.float64)
+    if not fixations.size:
+        return np.zeros((0, 3))
+    x, y = fixations[:, 0], fixations[:, 1]
+    return fixations[(x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])]
+
+
+def to_cells(x: np.ndarray, y: np.ndarray, size: np.ndarray | Size, grid: Size) -> np.ndarray:
+    """Places on pictures of `size` ((H, W), or one a place) -> flat indices of `grid`."""
+    height, width = np.asarray(size).T
+    column = np.minimum((x * grid[1] / width).astype(np.int64), grid[1] - 1)
+    return np.minimum((y * grid[0] / height).astype(np.int64), grid[0] - 1) * grid[1] + column
+
+
+class Pool:
+    """Who looked where in every clip, compactly: 12 bytes a fixation and frame.
+
+    Args:
+        clips: Name -> size (H, W) and, frame by frame, (N, 3) x, y in pixels, observer.
+            Fixations off the picture are left out.
+    """
+
+    def __init__(self, clips: Mapping[str, tuple[Size, Sequence[np.ndarray]]]) -> None:
+        self.names = sorted(clips)
+        self.sizes = np.array([clips[name][0] for name in self.names]).reshape(-1, 2)
+        frames = [np.zeros((0, 3), np.float32)]
+        for name, size in zip(self.names, self.sizes, strict=True):
+            for points in clips[name][1]:
+                kept = inside(points, size)
+                observer = kept[:, 2] if kept.shape[1] > 2 else np.full(len(kept), -1)
+                frames.append(np.column_stack([kept[:, :2], observer]).astype(np.float32))
+        self.points = np.concatenate(frames)
+        self.frame_starts = np.cumsum([len(points) for points in frames])
+        self._clip_starts = np.cumsum([0, *(len(clips[name][1]) for name in self.names)])
+
+    def __len__(self) -> int:
+        """Frames of all clips together."""
+        return len(self.frame_starts) - 1
+
+    def size(self, clip: str) -> Size:
+        """(H, W) of one clip."""
+        height, width = self.sizes[self.names.index(clip)].tolist()
+        return height, width
+
+    def frames(self, clip: str) -> range:
+        """The clip's frames, as numbered over all clips."""
+        number = self.names.index(clip)
+        return range(self._clip_starts[number], self._clip_starts[number + 1])
+
+    def rows(self, frame: int) -> np.ndarray:
+        """The rows of `points` that belong to one frame, as numbered over all clips."""
+        return np.arange(self.frame_starts[frame], self.frame_starts[frame + 1])
+
+    def own(self, clip: str) -> slice:
+        """The rows of `points` that belong to one clip."""
+        frames = self.frames(clip)
+        return slice(self.frame_starts[frames.start], self.frame_starts[frames.stop])
+
+    def cells(self, rows: np.ndarray, grid: Size) -> np.ndarray:
+        """The same relative places on a clip's own grid, as flat indices."""
+        clips = np.searchsorted(self.frame_starts[self._clip_starts], rows, "right") - 1
+        x, y = self.points[rows, :2].astype(np.float64).T
+        return to_cells(x, y, self.sizes[clips], grid).astype(np.int32)
+
+    @cached_property
+    def onsets(self) -> np.ndarray:
+        """(N,) True in the first frame of each fixation: a fixation covers many frames.
+
+        A row goes on where the frame before has one of the same place and observer.
+        """
+        frame = np.repeat(np.arange(len(self)), np.diff(self.frame_starts))
+        frame += np.searchsorted(self._clip_starts, frame, "right")  # a gap between clips
+        order = np.lexsort((frame, *self.points.T))
+        where, when = self.points[order], frame[order]
+        same = np.zeros(len(order), dtype=bool)
+        same[1:] = (where[1:] == where[:-1]).all(axis=1)
+        place = np.cumsum(~same)
+        same[1:] &= when[1:] == when[:-1]  # a second one at the same place and time
+        row = np.arange(len(order))
+        copy = row - np.maximum.accumulate(np.where(same, 0, row))
+        then = np.lexsort((when, copy, place))
+        steps = np.diff(np.stack([place, copy, when], axis=1)[then], axis=0)
+        onsets = np.ones(len(order), dtype=bool)
+        onsets[order[then[1:]]] = (steps != (0, 0, 1)).any(axis=1)
+        return onsets
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """The places in other clips that one clip's fixations are compared with.
+
+    `cells` are flat indices of `grid`; with `starts`, each frame has its own part of them.
+    """
+
+    clip: str
+    seed: int
+    grid: Size
+    cells: np.ndarray
+    starts: np.ndarray | None = None
+
+    def at(self, frame: int) -> np.ndarray:
+        """(M,) flat indices for one frame of the clip; M may be 0."""
+        if self.starts is None:
+            return self.cells
+        return self.cells[self.starts[frame] : self.starts[frame + 1]]
+
+
+Cells = tuple[np.ndarray] | tuple[np.ndarray, np.ndarray]
+"""What a draw gives: `cells`, and `starts` where each frame has its own."""
+
+
+def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
+    """10,000 rows of other clips (one a fixation and frame); where there are fewer, all."""
+    own = pool.own(clip)
+    n_others = len(pool.points) - (own.stop - own.start)
+    rows = random.choice(n_others, min(10_000, n_others), replace=False)
+    rows[rows >= own.start] += own.stop - own.start
+    return (pool.cells(rows, grid),)
+
+
+def draw_once(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
+    """Every fixation of every other clip, once however many frames it covers."""
+    onsets = pool.onsets.copy()
+    onsets[pool.own(clip)] = False
+    return (pool.cells(np.flatnonzero(onsets), grid),)
+
+
+def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
+    """For each frame, the pixels fixated in 10 frames of the set, the own clip's too."""
+    parts = [np.zeros(0, np.int32)]
+    for _ in pool.frames(clip):
+        frames = random.choice(len(pool), min(10, len(pool)), replace=False)
+        rows = np.concatenate([pool.rows(frame) for frame in frames])
+        parts.append(np.unique(pool.cells(rows, grid)))
+    return np.concatenate(parts), np.cumsum([len(part) for part in parts])

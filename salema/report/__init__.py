@@ -1,0 +1,67 @@
+"""The report: tables, figures, executed notebooks.
+
+Nothing here trains or scores; it reads what the stages left in `runs/<profile>/` and
+`reports/<profile>/metrics/`. Read in this order:
+
+    scores      the metrics' files -> tidy tables, paired differences
+    published   the authors' tables, and which of them may be compared with
+    answers     what the paired differences say in words
+    tables      the ablation as Markdown and CSV
+    clips       maps of a run and of the observers, beside their frames
+    data        what is in the data, as tables
+    style       one look for all figures, the same bytes on every run
+    charts      figures of numbers
+    maps        figures of maps
+    execute     a notebook -> .ipynb and .html, the same bytes on every run
+"""
+
+from salema.report.answers import answers
+from salema.report.charts import (
+    alpha_curves,
+    loss_curves,
+    paired_dots,
+    response,
+    score_dots,
+)
+from salema.report.clips import choose_clips, flicker, memory_frames
+from salema.report.data import data_table, mean_maps, observers_table
+from salema.report.execute import execute
+from salema.report.maps import compare_maps, examples, filmstrip, mean_map_grid, slices
+from salema.report.published import published
+from salema.report.scores import ablation, paired, per_clip, study, summary, time_constant
+from salema.report.style import keep
+from salema.report.tables import markdown, memories, notice, text, write
+
+__all__ = [
+    "ablation",
+    "alpha_curves",
+    "answers",
+    "choose_clips",
+    "compare_maps",
+    "data_table",
+    "examples",
+    "execute",
+    "filmstrip",
+    "flicker",
+    "keep",
+    "loss_curves",
+    "markdown",
+    "mean_map_grid",
+    "mean_maps",
+    "memories",
+    "memory_frames",
+    "notice",
+    "observers_table",
+    "paired",
+    "paired_dots",
+    "per_clip",
+    "published",
+    "response",
+    "score_dots",
+    "slices",
+    "study",
+    "summary",
+    "text",
+    "time_constant",
+    "write",
+]

@@ -1,0 +1,196 @@
+"""Figures of maps: beside their frames and the observers' maps, over time, and as slices."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from salema.datasets import Clip
+from salema.params import Params
+from salema.report import style
+from salema.report.clips import (
+    changes,
+    frame_at,
+    human_at,
+    map_at,
+    maps_of,
+    memory_frames,
+    shows_frames,
+    telling_frame,
+)
+from salema.report.scores import per_clip
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 9.4  # inches of a full figure
+
+
+def _grid(label: str, rows: int, columns: int, aspect: float, top: float = 0.3) -> tuple:
+    """A figure of equal cells, `aspect` high for each one wide, and its axes."""
+    from matplotlib.figure import Figure
+
+    cell = min(WIDTH / columns, 1.9)
+    figure = Figure(figsize=(cell * columns, (cell * aspect + 0.06) * rows + top),
+                    layout="constrained")  # fmt: skip
+    figure.set_label(label)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _show(axis: "Axes", image: np.ndarray | None, size: tuple[int, int]) -> None:
+    """A frame (H, W, 3) or a map (h, w) stretched to `size`; a dash where there is none."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    height, width = size
+    axis.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    if image is None:
+        axis.text(width / 2, height / 2, "–", ha="center", va="center", color=style.GREY)
+        return
+    extent = (0, width, height, 0)
+    if image.ndim == 3:
+        axis.imshow(image, extent=extent)
+    else:
+        axis.imshow(image, extent=extent, cmap=style.MAPS, vmin=0, vmax=max(image.max(), 1e-9))
+
+
+def _aspect(clips: list[Clip]) -> float:
+    return max(clip.size[0] / clip.size[1] for clip in clips)
+
+
+def compare_maps(
+    params: Params, clips: list[Clip], runs: list[str], local: bool = False
+) -> "Figure":
+    """A row a clip: the frame (where it may be shown), the observers' map, each run's map.
+
+    The frame lies in the last third of the clip: a memory has had its time. The number
+    is the run's NSS over the whole clip.
+
+    Args:
+        params: The study.
+        clips: Of one data set.
+        runs: Of params.
+        local: The report is not for git, so frames of any set may be shown.
+
+    Raises:
+        SalemaError: Maps of a run are missing or broken.
+    """
+    pictures = shows_frames(params, local)
+    scores = per_clip(params).set_index(["run", "dataset", "clip"])["nss"].to_dict()
+    heads = [*(["frame"] if pictures else []), "observers", *runs]
+    with style.look():
+        label = f"maps-{clips[0].dataset}"
+        figure, axes = _grid(label, len(clips), len(heads), _aspect(clips) + 0.09)
+        for row, clip in zip(axes, clips, strict=True):
+            at = telling_frame(clip)
+            images = [frame_at(clip, at)] if pictures else []
+            images += [human_at(clip, at), *(map_at(params, run, clip, at) for run in runs)]
+            for axis, head, image in zip(row, heads, images, strict=True):
+                _show(axis, image, clip.size)
+                nss = scores.get((head, clip.dataset, clip.name))
+                words = "" if nss is None else f"NSS {nss:.2f}"
+                axis.set_xlabel(words, fontsize=7, color=style.GREY, labelpad=1.5)
+            row[0].set_xlabel(_short(clip.name) + (f", frame {at + 1}" * (clip.n_frames > 1)),
+                              fontsize=7, color=style.GREY, labelpad=1.5)  # fmt: skip
+        for axis, head in zip(axes[0], heads, strict=True):
+            axis.set_title(head, loc="center", fontsize=8)
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) < 16 else f"...{name[-12:]}"
+
+
+def filmstrip(
+    params: Params, clip: Clip, runs: list[str], count: int = 6, local: bool = False
+) -> "Figure":
+    """One clip over time: columns are moments, rows the frame, the observers, the runs.
+
+    Raises:
+        SalemaError: Maps of a run are missing or broken.
+    """
+    moments = memory_frames(clip, count)
+    rows = {"observers": [human_at(clip, at) for at in moments]}
+    if shows_frames(params, local):
+        rows = {"frame": [frame_at(clip, at) for at in moments], **rows}
+    for run in runs:
+        maps = list(maps_of(params, run, clip))
+        rows[run] = [maps[at] if at < len(maps) else None for at in moments]
+    with style.look():
+        figure, axes = _grid(f"film-{clip.name}", len(rows), len(moments), _aspect([clip]))
+        for row, (name, images) in zip(axes, rows.items(), strict=True):
+            for axis, image in zip(row, images, strict=True):
+                _show(axis, image, clip.size)
+            row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        for axis, at in zip(axes[0], moments, strict=True):
+            when = f"{(at + 1) / clip.fps:.2f} s" if clip.fps else f"frame {at + 1}"
+            axis.set_title(when, loc="center", fontsize=8, fontweight="normal")
+    return figure
+
+
+def slices(params: Params, clip: Clip, runs: list[str]) -> "Figure":
+    """One clip as space over time: each map summed over its rows, one column a frame.
+
+    A still bright line is something that stays salient; a memory draws lines longer and
+    smoother. Below: how much consecutive maps differ.
+
+    Raises:
+        SalemaError: Maps of a run are missing or broken.
+    """
+    from matplotlib.figure import Figure
+
+    human = [np.zeros(clip.size) if truth is None else truth for truth in clip.maps()]
+    films = {"observers": human, **{run: list(maps_of(params, run, clip)) for run in runs}}
+    with style.look():
+        figure = Figure(figsize=(7.6, 0.78 * len(films) + 1.7), layout="constrained")
+        figure.set_label(f"slices-{clip.name}")
+        heights = [1] * len(films) + [1.6]
+        axes = figure.subplots(len(films) + 1, 1, sharex=True, height_ratios=heights)
+        colors = [style.GREY, *style.CYCLE]
+        for axis, (name, maps), color in zip(axes, films.items(), colors * 9, strict=False):
+            profile = np.stack([map_.mean(0) for map_ in maps], 1)
+            axis.imshow(profile / max(profile.max(), 1e-9), cmap=style.MAPS, aspect="auto",
+                        extent=(0.5, len(maps) + 0.5, 1, 0), interpolation="nearest")  # fmt: skip
+            axis.set_yticks([])
+            axis.tick_params(axis="x", length=0)
+            axis.set_ylabel(name, rotation=0, ha="right", va="center")
+            change = changes(iter(maps))
+            axes[-1].plot(np.arange(2, len(change) + 2), change, color=color, linewidth=1.2,
+                          label=f"{name}: {change.mean():.4f}")  # fmt: skip
+        axes[-1].set(xlabel="frame", ylabel="mean change\nto the next map", ylim=(0, None))
+        axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), title="mean", alignment="left")
+    return figure
+
+
+def examples(params: Params, clips: list[Clip], local: bool = False) -> "Figure":
+    """Clips with what their observers looked at: the frame with fixations, and the map.
+
+    Where pictures may not be shown, the maps alone.
+    """
+    pictures = shows_frames(params, local)
+    with style.look():
+        figure, axes = _grid("examples", 1 + pictures, len(clips), _aspect(clips) + 0.06)
+        for column, clip in zip(axes.T, clips, strict=True):
+            at = telling_frame(clip)
+            _show(column[-1], human_at(clip, at), clip.size)
+            if pictures:
+                _show(column[0], frame_at(clip, at), clip.size)
+                points = next(clip.fixations(at, at + 1))
+                column[0].plot(*(points[:, :2].T + 0.5), "o", color="white", markersize=3.2,
+                               markeredgecolor=style.INK, markeredgewidth=0.6)  # fmt: skip
+            column[0].set_title(clip.dataset, loc="center", fontsize=8)
+            column[-1].set_xlabel(_short(clip.name), fontsize=7, color=style.GREY, labelpad=1.5)
+    return figure
+
+
+def mean_map_grid(means: dict[str, np.ndarray]) -> "Figure":
+    """Mean maps of the training clips side by side, from `mean_maps`."""
+    with style.look():
+        size = next(iter(means.values())).shape
+        figure, axes = _grid("centre", 1, len(means), size[0] / size[1])
+        for axis, (name, image) in zip(axes[0], means.items(), strict=True):
+            _show(axis, image, size)
+            axis.set_title(name, loc="center", fontsize=8)
+    return figure
