@@ -18,7 +18,9 @@ Read in this order; each module imports only from those above it.
     losses      BCE, BCE + adversarial, the metrics as a loss
     batches     clips -> windows of frames and targets, augmented
     train       one loop for images and clips
+    roc         areas under the ROC curve, by ranks and by thresholds
     metrics     one pure function a metric
+    pool        the fixations of all clips, from which s-AUC draws negatives
     protocols   which definition of a metric, by name
     baselines   rows to read a table by
     predict     chunks of frames -> maps, streaming, whole data sets

@@ -70,7 +70,9 @@ def load(path: str | Path, placement: Placement | None, alpha: float | None) -> 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """The file's named tensors, without wrappers and optimizer state."""
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickles; an error says all
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle may raise anything
         raise SalemaError(
             f"cannot read weights from {path} (it is broken, or holds code, which is never run)"

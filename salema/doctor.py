@@ -34,15 +34,13 @@ def report() -> int:
     """
     status = 0
     for needed, name, check in CHECKS:
+        mark = "no" if needed else "--"
         try:
             mark, text = "ok", check()
         except Wrong as wrong:
-            mark, text = "no" if needed else "--", f"{wrong} -> {wrong.mend}"
+            text = f"{wrong} -> {wrong.mend}"
         except Exception as error:  # a line is due whatever happens
-            mark, text = (
-                "no" if needed else "--",
-                f"{type(error).__name__}: {error} -> reinstall it",
-            )
+            text = f"{type(error).__name__}: {error} -> reinstall it"
         if mark == "no":
             status = 1
         print(f"{mark}  {name:<12}  {' '.join(text.split())}")

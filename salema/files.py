@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+SCRATCH = Path(".salema")  # decoded frames, half-finished trainings: may go at any moment
+
 
 class SalemaError(ValueError):
     """Bad input, told in one line: what is wrong, which file or key, how to mend it.

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from salema import datasets
+from salema.datasets.splits import SOURCES
 from salema.files import SalemaError, atomic
 from salema.params import Params
 
@@ -24,12 +25,16 @@ def write(root: Path, params: Params) -> Path:
     Raises:
         SalemaError: The study would stumble; the first reason.
     """
-    manifest, problems = datasets.scan(root, wanted(params))
-    reasons = datasets.stumbles(manifest)
-    if reasons:
-        missing = [str(p) for p in problems if "missing" in p.reason]
-        reason = (missing or reasons)[0]
-        raise SalemaError(f"profile {params.profile} cannot run: {reason}")
+    needs = wanted(params)
+    missing = [f"{name} ({SOURCES[name]})" for name in needs if not (root / name).is_dir()]
+    if missing:
+        raise SalemaError(
+            f"profile {params.profile}: the folder {root} lacks {', '.join(missing)}; nothing is "
+            "trained (put them there, or set data.root or SALEMA_DATA to where they are)"
+        )
+    manifest, _ = datasets.scan(root, needs)
+    for reason in datasets.stumbles(manifest):
+        raise SalemaError(f"profile {params.profile} cannot run in {root}: {reason} (--check)")
     path = Path("runs") / params.profile / "manifest.json"
     with atomic(path) as part:
         part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -37,9 +37,10 @@ def metric_loss(maps: Tensor, targets: Tensor) -> Tensor:
     p, q = p[kept] + 1e-7, q[kept]
     p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
     kld = (q * (torch.log(q + 1e-9) - torch.log(p))).sum(1)
-    centred, wanted = p - p.mean(1, keepdim=True), q - q.mean(1, keepdim=True)
-    cc = F.cosine_similarity(centred, wanted, dim=1, eps=1e-12)
-    spread = centred.square().mean(1).sqrt() + 1e-12
+    # In units of the mean, and with a floor: a constant map has CC and NSS 0, and a gradient.
+    centred, wanted = p * p.shape[1] - 1, q * q.shape[1] - 1
+    spread, spread_q = ((x.square().mean(1) + 1e-6).sqrt() for x in (centred, wanted))
+    cc = (centred * wanted).mean(1) / (spread * spread_q)
     nss = (centred * q).sum(1) / spread
     return (kld - cc / 2 - nss / 10).mean()
 

@@ -24,7 +24,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 class Block(BaseModel):
     """One block of `params.yaml`: frozen, and a key it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(Block):
@@ -121,6 +121,8 @@ class Placement(Block):
             raise ValueError("`alpha` belongs to recurrence: ema, and only to it")
         if self.learned and self.recurrence != "ema":
             raise ValueError("`learned` belongs to recurrence: ema")
+        if self.learned and self.alpha == 1:
+            raise ValueError("with `learned`, alpha starts below 1 (1 has no finite logit)")
         if self.recurrence != "convlstm" and (self.hidden or self.short_side):
             raise ValueError("`hidden` and `short_side` belong to recurrence: convlstm")
         if self.short_side and self.after != [61]:
@@ -162,8 +164,8 @@ class Params(Block):
     def _rows(self) -> "Params":
         rows = [*self.tune, *self.placements]
         if sorted(rows) != sorted(self.runs):
-            odd = sorted(set(rows) ^ set(self.runs))
-            raise ValueError(f"`runs` must list every name of tune and placements: see {odd}")
+            odd = sorted(n for n in {*rows, *self.runs} if rows.count(n) != self.runs.count(n))
+            raise ValueError(f"`runs` must list every name of tune and placements once: see {odd}")
         return self
 
     @cached_property
@@ -210,7 +212,7 @@ def _names_at(location: tuple) -> list[str]:
 
 def _one_line(error: ValidationError, path: Path) -> str:
     first = error.errors()[0]
-    key = ".".join(str(step) for step in first["loc"]) or "top level"
+    key = ".".join(str(step) for step in first["loc"] if step != "[key]") or "runs"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _names_at(first["loc"]), n=1)
         mend = f"did you mean {near[0]}?" if near else "remove it"
@@ -221,6 +223,8 @@ def _one_line(error: ValidationError, path: Path) -> str:
     if first["type"] == "value_error":
         return f"bad value of {key} in {path} ({message})"
     hint = ""
+    if first["type"] == "literal_error":
+        message = _nearest(str(first["input"]), first["ctx"]["expected"].split("'")[1::2])
     if isinstance(first["input"], str) and first["type"].startswith("float"):
         hint = "; YAML reads 1e-7 as text, write 1.0e-7"
     return f"bad value {first['input']!r} of {key} in {path} ({message}{hint})"
@@ -238,12 +242,13 @@ def from_dict(raw: dict, path: Path = Path("params.yaml")) -> Params:
     raw = dict(raw)
     profiles = raw.pop("profiles")
     profile = raw.get("profile")
-    if profile not in profiles:
-        raise SalemaError(
-            f"unknown profile {profile!r} in {path} (choose one of {', '.join(profiles)})"
-        )
+    if not isinstance(profile, str) or profile not in profiles:
+        names = ", ".join(map(str, profiles))
+        raise SalemaError(f"unknown profile {profile!r} in {path} (choose one of {names})")
+    if not isinstance(profiles[profile], dict):
+        raise SalemaError(f"bad value of profiles.{profile} in {path} (it must hold keys)")
     try:
-        return Params.model_validate(_merged(raw, profiles[profile] or {}))
+        return Params.model_validate(_merged(raw, profiles[profile]))
     except ValidationError as error:
         raise SalemaError(_one_line(error, path)) from error
 
@@ -259,8 +264,10 @@ def read(path: str | Path = "params.yaml") -> Params:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise SalemaError(f"no such file: {path} (run inside a clone, or pass --params)") from error
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
+    except OSError as error:
+        raise SalemaError(f"cannot read {path}: {error.strerror} (check --params)") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise SalemaError(f"not YAML: {path} (see line {line})") from error
     return from_dict(raw, path)
 
@@ -274,6 +281,9 @@ def choose(name: str, names: object, what: str) -> str:
     names = [str(n) for n in names]  # type: ignore[attr-defined]
     if name in names:
         return name
+    raise SalemaError(f"unknown {what} {name!r} ({_nearest(name, names)})")
+
+
+def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    mend = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
-    raise SalemaError(f"unknown {what} {name!r} ({mend})")
+    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"

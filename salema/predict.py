@@ -254,6 +254,7 @@ def predict_run(params: Params, run: str) -> Path:
     folder = params.run_folder(run)
     model = weights.load(folder / "weights.safetensors", precision=params.predict.precision)
     model.chunk = params.predict.chunk
+    cache = datasets.study_cache(tuple(model.config.size))
     with atomic(folder / "maps") as part:
         for dataset, split in params.data.evaluate.items():
             clips = datasets.load(params.root, dataset, split)
@@ -262,7 +263,7 @@ def predict_run(params: Params, run: str) -> Path:
             videos = [clip for clip in clips if not is_image(clip)]
             for clip in tqdm(videos, desc=f"{run} {dataset}", disable=None):
                 path = part / dataset / f"{clip.name}.mkv"
-                predict_clip(model, clip, path, "gray", bits=16)
+                predict_clip(model, clip, path, "gray", bits=16, frames=cache.frames(clip))
     return folder / "maps"
 
 
@@ -271,14 +272,30 @@ def is_image(clip: Clip) -> bool:
     return clip.dataset in ("SALICON", "OSIE", "NUSScene")
 
 
-def predict_clip(model: SaliencyModel, clip: Clip, path: Path, form: str, bits: int = 8) -> int:
-    """Maps of one clip at the model's size under its frames' own names; returns how many."""  # fmt: skip
+def predict_clip(
+    model: SaliencyModel,
+    clip: Clip,
+    path: Path,
+    form: str,
+    bits: int = 8,
+    frames: Iterable[np.ndarray] | None = None,
+) -> int:
+    """Maps of one clip at the model's size under its frames' own names; returns how many.
+
+    Args:
+        model: Ready to predict.
+        clip: Names the frames, and gives them where `frames` does not.
+        path: The folder or file to write.
+        form: "png", "gray" or "npy".
+        bits: 8 or 16, of "gray".
+        frames: The clip's frames, already at the model's size.
+    """
     count = 0
     with (
         _map_writer(path, form, clip.fps or 30.0, tuple(model.config.size), bits) as writer,
         Behind(writer.write, depth=model.chunk) as behind,
     ):
-        for frame, saliency in maps_of(model, clip.frames()):
+        for frame, saliency in maps_of(model, clip.frames() if frames is None else frames):
             behind(writers.min_max(saliency), frame, clip.frame_names[count])
             count += 1
     return count

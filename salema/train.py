@@ -23,15 +23,13 @@ from tqdm import tqdm
 
 from salema import datasets, weights
 from salema.batches import Window, clip_windows, image_windows
-from salema.files import SalemaError, atomic
+from salema.files import SCRATCH, SalemaError, atomic
 from salema.layers import FIRST_DECODER, imagenet_encoder
 from salema.losses import Adversary, window_loss
 from salema.model import SaliencyModel, State, pick_device, pick_precision
 from salema.params import Finetune, Params, Training, Tune, choose
 from salema.pipeline import ahead
 
-SCRATCH = Path(".salema")
-BUDGET = 80 * 2**30  # bytes of decoded frames; beyond it they are read from the source
 CODE = ("recurrence", "layers", "model", "batches", "losses", "train")
 THAW = {2: 50, 3: FIRST_DECODER, 4: 17, 5: 0}  # epoch -> first layer that trains from then on
 
@@ -124,8 +122,7 @@ class Job:
     thaw: bool = False
 
     def __post_init__(self) -> None:
-        size = tuple(self.params.model.size)
-        self.cache = datasets.FrameCache(SCRATCH / "frames", size, BUDGET)
+        self.cache = datasets.study_cache(tuple(self.params.model.size))
 
     def run_to_the_end(self, fresh: object) -> Path:
         """Train the model that `fresh()` makes, or continue; write weights and losses."""

@@ -14,7 +14,7 @@ Everything lies in `<root>/<set>/...`, as published. Read in this order:
     cache       frames and ground truth at the model's size, decoded once
 """
 
-from salema.datasets.cache import FrameCache
+from salema.datasets.cache import FrameCache, study_cache
 from salema.datasets.catalogue import find, load
 from salema.datasets.clip import Clip
 from salema.datasets.gaze import blur, fixation_map
@@ -35,5 +35,6 @@ __all__ = [
     "scan",
     "sigma",
     "stumbles",
+    "study_cache",
     "table",
 ]

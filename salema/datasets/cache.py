@@ -22,9 +22,10 @@ from salema.datasets.clip import Clip, Files
 from salema.datasets.gaze import Size, blur, fixation_counts, read_grey
 from salema.datasets.listing import Problem
 from salema.datasets.splits import sigma
-from salema.files import SalemaError, atomic
+from salema.files import SCRATCH, SalemaError, atomic
 
 FOOTER = 4096  # bytes, in which the closing line of JSON fits
+BUDGET = 80 * 2**30  # bytes of a study's cache; beyond it frames are read from the source
 VERSION = 1  # of what the functions below make of a source
 
 
@@ -182,6 +183,11 @@ class FrameCache:
             for path in clip.map_files.paths(start):
                 grey = np.zeros(self.size, np.uint8) if path is None else read_grey(path)
                 yield _resize(grey.astype(np.float32), self.size)
+
+
+def study_cache(size: Size) -> FrameCache:
+    """The cache that the stages of a study share, in the scratch folder."""
+    return FrameCache(SCRATCH / "frames", size, BUDGET)
 
 
 class SourceArray:

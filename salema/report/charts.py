@@ -160,12 +160,14 @@ def _rows(names: list[tuple[str, list[str]]]) -> tuple[list[tuple[float, str, bo
     return ticks, places
 
 
-def _name_rows(axis: "Axes", ticks: list[tuple[float, str, bool]]) -> None:
+def _name_rows(axes: "list[Axes]", ticks: list[tuple[float, str, bool]]) -> None:
+    axis = axes[0]  # the others share its scale
     axis.set_yticks([place for place, _, _ in ticks], [words for _, words, _ in ticks])
     for words, (_, _, title) in zip(axis.get_yticklabels(), ticks, strict=True):
         words.set_fontweight("bold" if title else "normal")
     axis.set_ylim(max(place for place, _, _ in ticks) + 0.7, -0.6)
-    axis.tick_params(axis="y", length=0)
+    for axis in axes:
+        axis.tick_params(axis="y", length=0)
 
 
 def paired_dots(params: Params, differences: pd.DataFrame, dataset: str) -> "Figure":
@@ -200,7 +202,7 @@ def paired_dots(params: Params, differences: pd.DataFrame, dataset: str) -> "Fig
                          places[f"less {row.control}", row.run], color)  # fmt: skip
             axis.axvline(0, color=style.INK, linewidth=0.8, zorder=0)
             _scale(axis, metric)
-        _name_rows(axes[0, 0], ticks)
+        _name_rows(axes[0], ticks)
         clips = int(here.clips.max())
         figure.suptitle(f"{dataset}, {params.data.evaluate[dataset]}, n = {clips}: paired "
                         "difference with its 95 % interval; right is better, in colour where the "
@@ -261,7 +263,7 @@ def score_dots(params: Params, tidy: pd.DataFrame, dataset: str) -> "Figure":
                     axis.axvline(row.mean, color=style.GREY, linewidth=0.9, linestyle="--",
                                  zorder=0)  # fmt: skip
             _scale(axis, metric)
-        _name_rows(axes[0, 0], ticks)
+        _name_rows(axes[0], ticks)
         figure.suptitle(f"{dataset}, {params.data.evaluate[dataset]}, n = {int(here.clips.max())}: "
                         "mean with its 95 % interval; right is better; dashed: the centre prior",
                         fontsize=8.5, x=0.01, ha="left")  # fmt: skip
@@ -283,7 +285,7 @@ def response(alphas: list[float], frames: int = 40, shown: int = 12) -> "Figure"
         figure, axes = _panels("response", 1, 2, (8.6, 2.7))
         ages, times = np.arange(frames), np.arange(-4, frames)
         there = ((times >= 0) & (times < shown)).astype(float)
-        axes[0, 1].fill_between(times, there, step="post", color=style.PALE, linewidth=0)
+        axes[0, 1].fill_between(times, there, step="mid", color=style.PALE, linewidth=0)
         for alpha, color in zip(alphas, style.CYCLE, strict=False):
             name = f"{alpha:g}: {time_constant(alpha):.1f} frames"
             axes[0, 0].plot(ages, alpha * (1 - alpha) ** ages, color=color, label=name)
@@ -296,7 +298,7 @@ def response(alphas: list[float], frames: int = 40, shown: int = 12) -> "Figure"
         axes[0, 0].legend(title="alpha: time constant", alignment="left")
         axes[0, 1].set(title="Answer to a thing that comes and goes", xlabel="frame",
                        ylabel="average of the frames")  # fmt: skip
-        axes[0, 1].annotate("it is there", (shown / 2, 0.03), ha="center", color=style.GREY)
+        axes[0, 1].annotate("it is there", (shown / 2 - 0.5, 0.03), ha="center", color=style.GREY)
         for axis in axes.flat:
             axis.set_ylim(0, None)
             axis.margins(x=0.01)

@@ -23,19 +23,40 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 9.4  # inches of a full figure
+WIDTH, GAP = 9.4, 0.04  # inches: a full figure, and between two cells
+CAPTION, TITLE = 0.17, 0.24  # inches: the line under a row, and over the first
 
 
-def _grid(label: str, rows: int, columns: int, aspect: float, top: float = 0.3) -> tuple:
-    """A figure of equal cells, `aspect` high for each one wide, and its axes."""
+def _grid(
+    label: str, heights: list[float], widths: list[float], left: float = 0.0, caption: bool = True
+) -> tuple:
+    """A figure of cells and its axes (rows, columns), placed to the hundredth of an inch.
+
+    Args:
+        label: Name of the figure.
+        heights: Of the rows, in units of `widths`.
+        widths: Of the columns; together they fill the figure, but no cell is over 2 inches.
+        left: Inches for the names of the rows.
+        caption: Whether there is a line under each row.
+    """
     from matplotlib.figure import Figure
 
-    cell = min(WIDTH / columns, 1.9)
-    figure = Figure(figsize=(cell * columns, (cell * aspect + 0.06) * rows + top),
-                    layout="constrained")  # fmt: skip
+    room = WIDTH - left - GAP * (len(widths) - 1)
+    inch = min(room / sum(widths), 2.0 / max(widths))
+    lines = CAPTION if caption else GAP
+    width = left + inch * sum(widths) + GAP * (len(widths) - 1)
+    height = TITLE + sum(inch * h + lines for h in heights)
+    figure = Figure(figsize=(width, height))
     figure.set_label(label)
-    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02)
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    axes, y = np.empty((len(heights), len(widths)), object), height - TITLE
+    for row, tall in enumerate(heights):
+        x, y = left, y - inch * tall
+        for column, wide in enumerate(widths):
+            box = (x / width, y / height, inch * wide / width, inch * tall / height)
+            axes[row, column] = figure.add_axes(box)
+            x += inch * wide + GAP
+        y -= lines
+    return figure, axes
 
 
 def _show(axis: "Axes", image: np.ndarray | None, size: tuple[int, int]) -> None:
@@ -56,8 +77,8 @@ def _show(axis: "Axes", image: np.ndarray | None, size: tuple[int, int]) -> None
         axis.imshow(image, extent=extent, cmap=style.MAPS, vmin=0, vmax=max(image.max(), 1e-9))
 
 
-def _aspect(clips: list[Clip]) -> float:
-    return max(clip.size[0] / clip.size[1] for clip in clips)
+def _aspect(clip: Clip) -> float:
+    return clip.size[0] / clip.size[1]
 
 
 def compare_maps(
@@ -82,7 +103,7 @@ def compare_maps(
     heads = [*(["frame"] if pictures else []), "observers", *runs]
     with style.look():
         label = f"maps-{clips[0].dataset}"
-        figure, axes = _grid(label, len(clips), len(heads), _aspect(clips) + 0.09)
+        figure, axes = _grid(label, [_aspect(clip) for clip in clips], [1.0] * len(heads))
         for row, clip in zip(axes, clips, strict=True):
             at = telling_frame(clip)
             images = [frame_at(clip, at)] if pictures else []
@@ -119,7 +140,8 @@ def filmstrip(
         maps = list(maps_of(params, run, clip))
         rows[run] = [maps[at] if at < len(maps) else None for at in moments]
     with style.look():
-        figure, axes = _grid(f"film-{clip.name}", len(rows), len(moments), _aspect([clip]))
+        heights, widths = [_aspect(clip)] * len(rows), [1.0] * len(moments)
+        figure, axes = _grid(f"film-{clip.name}", heights, widths, left=0.95, caption=False)
         for row, (name, images) in zip(axes, rows.items(), strict=True):
             for axis, image in zip(row, images, strict=True):
                 _show(axis, image, clip.size)
@@ -146,8 +168,8 @@ def slices(params: Params, clip: Clip, runs: list[str]) -> "Figure":
     with style.look():
         figure = Figure(figsize=(7.6, 0.78 * len(films) + 1.7), layout="constrained")
         figure.set_label(f"slices-{clip.name}")
-        heights = [1] * len(films) + [1.6]
-        axes = figure.subplots(len(films) + 1, 1, sharex=True, height_ratios=heights)
+        ratios = [1] * len(films) + [1.6]
+        axes = figure.subplots(len(films) + 1, 1, sharex=True, height_ratios=ratios)
         colors = [style.GREY, *style.CYCLE]
         for axis, (name, maps), color in zip(axes, films.items(), colors * 9, strict=False):
             profile = np.stack([map_.mean(0) for map_ in maps], 1)
@@ -171,7 +193,8 @@ def examples(params: Params, clips: list[Clip], local: bool = False) -> "Figure"
     """
     pictures = shows_frames(params, local)
     with style.look():
-        figure, axes = _grid("examples", 1 + pictures, len(clips), _aspect(clips) + 0.06)
+        widths = [1 / _aspect(clip) for clip in clips]
+        figure, axes = _grid("examples", [1.0] * (1 + pictures), widths, caption=False)
         for column, clip in zip(axes.T, clips, strict=True):
             at = telling_frame(clip)
             _show(column[-1], human_at(clip, at), clip.size)
@@ -181,7 +204,7 @@ def examples(params: Params, clips: list[Clip], local: bool = False) -> "Figure"
                 column[0].plot(*(points[:, :2].T + 0.5), "o", color="white", markersize=3.2,
                                markeredgecolor=style.INK, markeredgewidth=0.6)  # fmt: skip
             column[0].set_title(clip.dataset, loc="center", fontsize=8)
-            column[-1].set_xlabel(_short(clip.name), fontsize=7, color=style.GREY, labelpad=1.5)
+            column[-1].set_xlabel(_short(clip.name), fontsize=7, color=style.GREY, labelpad=2)
     return figure
 
 
@@ -189,7 +212,7 @@ def mean_map_grid(means: dict[str, np.ndarray]) -> "Figure":
     """Mean maps of the training clips side by side, from `mean_maps`."""
     with style.look():
         size = next(iter(means.values())).shape
-        figure, axes = _grid("centre", 1, len(means), size[0] / size[1])
+        figure, axes = _grid("centre", [size[0] / size[1]], [1.0] * len(means))
         for axis, (name, image) in zip(axes[0], means.items(), strict=True):
             _show(axis, image, size)
             axis.set_title(name, loc="center", fontsize=8)

@@ -17,6 +17,7 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 INK, GREY, PALE = "#222222", "#7A7A7A", "#DDDDDD"
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
+DPI = 144  # of pictures; drawings are SVG
 MAPS = "magma"  # dark to bright: even steps of lightness
 
 STYLE = {
@@ -58,12 +59,19 @@ def look():
 
 def render(figure: "Figure", kind: str) -> bytes:
     """A figure as "svg" or "png"; no date, no version, no random id."""
-    buffer = io.BytesIO()
+    buffer, small = io.BytesIO(), io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     with look():
-        figure.savefig(buffer, format=kind, dpi=160, bbox_inches="tight", pad_inches=0.06,
+        figure.savefig(buffer, format=kind, dpi=DPI, bbox_inches="tight", pad_inches=0.06,
                        facecolor="white", metadata=metadata)  # fmt: skip
-    return buffer.getvalue()
+    if kind == "svg":
+        return buffer.getvalue()
+    from PIL import Image  # comes with matplotlib
+
+    # 256 colours: a third of the bytes, and these go into git.
+    picture = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture.save(small, "png", optimize=True)
+    return small.getvalue()
 
 
 def keep(figure: "Figure", params: Params, local: bool = False) -> "DisplayObject":

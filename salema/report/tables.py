@@ -186,8 +186,8 @@ def _reading(differences: pd.DataFrame) -> str:
     return (
         "Paired differences are taken over the same clips: the row less its control. "
         "`static-video` is the control of every memory that was trained on clips (the same "
-        "frames, steps and loss, no memory), `static` of the rest. Bold where the 95 % interval leaves out 0; "
-        f"sets of fewer than {FEW_CLIPS} clips are not judged. {len(judged)} intervals are, so "
+        "frames, steps and loss, no memory), `static` of the rest. Bold where the 95 % interval "
+        f"leaves out 0; sets of fewer than {FEW_CLIPS} clips are not judged. {len(judged)} intervals are, so "
         f"about {round(len(judged) / 20)} would leave out 0 by chance alone.\n"
     )
 

@@ -1,0 +1,321 @@
+"""params.yaml -> frozen models; whatever is wrong is told in one line that names the key."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from salema import params
+from salema.files import SalemaError
+from salema.params import Placement, from_dict
+
+FILE = Path(__file__).parent.parent / "params.yaml"
+RAW = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+PROFILES = list(RAW["profiles"])
+
+
+def changed(key, value, raw=RAW):
+    """The real file with one key set; `...` takes it away."""
+    raw = deepcopy(raw)
+    *above, last = key.split("/")
+    block = raw
+    for step in above:
+        block = block[step]
+    if value is ...:
+        del block[last]
+    else:
+        block[last] = value
+    return raw
+
+
+def told(raw):
+    with pytest.raises(SalemaError) as raised:
+        from_dict(raw)
+    line = str(raised.value)
+    assert "\n" not in line and "params.yaml" in line and line.endswith(")")
+    return line
+
+
+# ---------------------------------------------------------------- the real file
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_of_the_real_file_is_valid(profile):
+    settings = from_dict(changed("profile", profile))
+    assert settings.profile == profile
+    assert settings.run_folder("ema30") == Path("runs", profile, "ema30")
+    assert settings.report_folder == Path("reports", profile)
+    assert settings.data.evaluate and settings.data.tune and settings.data.finetune
+
+
+def test_the_default_profile_is_the_sample():
+    assert params.read(FILE).profile == "sample"
+
+
+def test_the_real_file_has_every_row_of_the_design_in_its_order():
+    assert list(RAW["runs"]) == [
+        "static", "port", "static-video", "ema30", "ema30-dropout", "ema30-residual",
+        "ema30-learned", "ema7", "ema54", "ema61", "ema7-54", "clstm30", "clstm56", "videosalgan",
+        "ema30-plain", "ema54-plain", "ema61-plain",
+    ]  # fmt: skip
+
+
+def test_placements_that_have_a_name_in_the_package_are_the_same_there():
+    from salema.model import PLACEMENTS
+
+    studied, learned_later = params.read(FILE).placements, {"static", "learning_rate"}
+    shared = set(studied) & set(PLACEMENTS)
+    assert len(shared) == 11
+    for name in shared:  # how they are trained is the study's own
+        ours, theirs = (
+            place.model_dump(exclude=learned_later) for place in (studied[name], PLACEMENTS[name])
+        )
+        assert ours == theirs, name
+    assert studied["static-video"] == PLACEMENTS["static"]
+
+
+def test_the_paper_profile_holds_the_authors_recipe():
+    settings = from_dict(changed("profile", "paper"))
+    assert (settings.model.size, settings.model.width, settings.model.std) == ([192, 256], 1, 1)
+    assert settings.model.encoder == "imagenet"
+    tuned, tuning = settings.tune["static"], settings.finetune
+    assert (tuned.optimizer, tuned.learning_rate, tuned.weight_decay) == ("sgd", 1e-2, 1e-5)
+    assert (tuned.epochs, tuned.batch, tuned.pool, tuned.train) == (27, 15, 4, "decoder")
+    assert (tuned.schedule, tuned.augment) == ("plateau", "salbce")
+    assert (tuning.optimizer, tuning.learning_rate, tuning.weight_decay) == ("adam", 1e-6, 1e-4)
+    assert (tuning.epochs, tuning.batch, tuning.bptt_frames) == (7, 1, 10)
+    assert (tuning.clip_norm, tuning.alpha_learning_rate) == (10.0, 0.1)
+    assert tuning.loss == "bce" and tuning.frames_per_clip is None
+    assert settings.tune["port"].loss == "bce-adversarial"
+    assert settings.predict.precision == "fp32"
+
+
+# ---------------------------------------------------------------- the merge
+
+
+def test_a_profile_is_merged_over_the_rest_key_by_key():
+    raw = changed("profiles/sample/placements", {"ema30": {"alpha": 0.2}})
+    settings = from_dict(raw)
+    assert settings.placements["ema30"].alpha == 0.2
+    assert settings.placements["ema30"].after == [30]
+    assert settings.placements["ema7"].alpha == 0.1
+    assert settings.tune["static"].loss == "bce"  # from above
+    assert settings.tune["static"].epochs == 16  # from the profile
+
+
+def test_the_merge_leaves_the_raw_dictionary_alone():
+    raw = deepcopy(RAW)
+    from_dict(raw)
+    assert raw == RAW
+
+
+def test_settings_are_frozen():
+    settings = params.read(FILE)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.seed = 2
+
+
+def test_the_root_is_the_one_of_the_file_then_the_environments(monkeypatch):
+    monkeypatch.setenv("SALEMA_DATA", "/elsewhere")
+    assert params.read(FILE).root == Path("data/sample")
+    settings = from_dict(changed("profile", "open"))
+    assert settings.root == Path("/elsewhere")
+
+
+def test_without_a_root_the_line_names_profile_and_sets(monkeypatch):
+    monkeypatch.delenv("SALEMA_DATA", raising=False)
+    settings = from_dict(changed("profile", "paper"))
+    with pytest.raises(SalemaError, match=r"profile paper needs SALICON, DHF1K.*SALEMA_DATA"):
+        _ = settings.root
+
+
+# ---------------------------------------------------------------- misspelt
+
+
+@pytest.mark.parametrize(
+    ("key", "named", "nearest"),
+    [
+        ("sed", "sed", "seed"),
+        ("model/widht", "model.widht", "width"),
+        ("finetune/bptt_frame", "finetune.bptt_frame", "bptt_frames"),
+        ("tune/static/polo", "tune.static.polo", "pool"),
+        ("placements/ema30/alhpa", "placements.ema30.alhpa", "alpha"),
+        ("profiles/sample/model/brunches", "model.brunches", "branches"),
+        ("profiles/sample/finetune/epoch", "finetune.epoch", "epochs"),
+        ("evaluate/protocoll", "evaluate.protocoll", "protocol"),
+    ],
+)
+def test_a_misspelt_key_is_told_with_the_nearest_valid_one(key, named, nearest):
+    line = told(changed(key, 1))
+    assert f"unknown key {named} in" in line and f"did you mean {nearest}?" in line
+
+
+def test_a_key_that_resembles_none_is_to_be_removed():
+    assert "unknown key model.zzz" in (line := told(changed("model/zzz", 1)))
+    assert "remove it" in line
+
+
+@pytest.mark.parametrize(
+    "key", ["seed", "placements", "profiles/sample/finetune/epochs", "profiles/sample/tune", "runs"]
+)
+def test_a_missing_key_is_told(key):
+    named = key.removeprefix("profiles/sample/").replace("/", ".")
+    assert f"missing key {named}" in told(changed(key, ...))  # or the first key below it
+
+
+def test_without_profiles_the_line_says_so():
+    assert "missing key profiles" in told(changed("profiles", ...))
+    for raw in (None, [], "text", 3):
+        assert "missing key profiles" in told(raw)
+
+
+def test_an_unknown_profile_is_told_with_those_there_are():
+    line = told(changed("profile", "papre"))
+    assert "unknown profile 'papre'" in line and "paper" in line and "sample" in line
+    for odd in (None, 3, ["sample"], {}):
+        assert "unknown profile" in told(changed("profile", odd))
+
+
+def test_an_unknown_placement_or_run_is_told_with_the_nearest():
+    names = params.read(FILE).placements
+    with pytest.raises(SalemaError, match=r"unknown placement 'clstm3' \(did you mean clstm30\?\)"):
+        params.choose("clstm3", names, "placement")
+    with pytest.raises(SalemaError, match=r"unknown placement 'zzz' \(choose one of static-video"):
+        params.choose("zzz", names, "placement")
+    assert params.choose("ema7-54", names, "placement") == "ema7-54"
+
+
+# ---------------------------------------------------------------- wrong values
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("seed", "one", "'one' of seed"),
+        ("seed", 1.5, "1.5 of seed"),
+        ("profiles/sample/model/size", 192, "192 of model.size"),
+        ("profiles/sample/model/size", [192], "model.size"),
+        ("profiles/sample/model/size", [100, 128], "multiples of 16"),
+        ("profiles/sample/model/width", 0, "0 of model.width"),
+        ("profiles/sample/model/width", True, "True of model.width"),
+        ("profiles/sample/model/branches", "False", "'False' of model.branches"),
+        ("model/encoder", "imagnet", "'imagnet' of model.encoder"),
+        ("finetune/bptt_frames", 0, "0 of finetune.bptt_frames"),
+        ("finetune/loss", "bce-adversarial", "finetune.loss"),
+        ("profiles/sample/finetune", None, "None of finetune"),
+        ("placements/ema30", "ema", "'ema' of placements.ema30"),
+        ("placements/ema30/after", 30, "30 of placements.ema30.after"),
+        ("placements/ema30/after", [62], "62 of placements.ema30.after.0"),
+        ("placements/ema30/alpha", 0, "0 of placements.ema30.alpha"),
+        ("placements/ema30/alpha", -0.1, "-0.1 of placements.ema30.alpha"),
+        ("placements/ema30/alpha", 1.01, "1.01 of placements.ema30.alpha"),
+        ("placements/ema30/alpha", float("nan"), "nan of placements.ema30.alpha"),
+        ("placements/ema30/dropout", True, "True of placements.ema30.dropout"),
+        ("placements/ema30/recurrence", "gru", "'gru' of placements.ema30.recurrence"),
+        ("profiles/sample/finetune/learning_rate", float("nan"), "finetune.learning_rate"),
+        ("profiles/sample/finetune/learning_rate", float("inf"), "finetune.learning_rate"),
+        ("evaluate/protocol", "exakt", "'exakt' of evaluate.protocol"),
+        ("profiles/sample/data/tune", ["SALICN"], "'SALICN' of data.tune.0"),
+        ("profiles/sample/data/evaluate", {"DHF1k": "val"}, "data.evaluate.DHF1k"),
+        ("profiles/sample/data/evaluate", {"DHF1K": "vla"}, "'vla' of data.evaluate.DHF1K"),
+        ("baselines", ["chanse"], "'chanse' of baselines.0"),
+        ("profiles/sample", [], "profiles.sample"),
+        ("profiles/sample", None, "profiles.sample"),
+        ("profiles/sample", "much", "profiles.sample"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key(key, value, named):
+    assert named in told(changed(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "mend"),
+    [
+        ("profiles/sample/data/tune", ["SALICN"], "did you mean SALICON?"),
+        ("profiles/sample/data/evaluate", {"DHF1k": "val"}, "did you mean DHF1K?"),
+        ("evaluate/protocol", "matlab", "choose one of exact, dhf1k, salema2019, hevc33-peer"),
+        ("placements/ema30/dropout", True, "choose one of none, train, always"),
+    ],
+)
+def test_a_value_that_must_be_one_of_some_is_told_with_the_nearest(key, value, mend):
+    assert mend in told(changed(key, value))
+
+
+@pytest.mark.parametrize("key", ["learning_rate", "weight_decay"])
+def test_a_number_that_yaml_reads_as_text_gets_a_hint(key):
+    value = yaml.safe_load("1e-7")
+    assert value == "1e-7"  # the trap itself
+    line = told(changed(f"profiles/sample/finetune/{key}", value))
+    assert f"'1e-7' of finetune.{key}" in line and "write 1.0e-7" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"recurrence": "none", "after": [30]}, "`after`"),
+        ({"recurrence": "ema", "alpha": 0.1}, "`after`"),
+        ({"recurrence": "ema", "after": [54, 7], "alpha": 0.1}, "must rise"),
+        ({"recurrence": "ema", "after": [7, 7], "alpha": 0.1}, "must rise"),
+        ({"recurrence": "ema", "after": [30]}, "`alpha`"),
+        ({"recurrence": "convlstm", "after": [29], "alpha": 0.1}, "`alpha`"),
+        ({"recurrence": "convlstm", "after": [29], "learned": True}, "`learned`"),
+        ({"recurrence": "ema", "after": [61], "alpha": 0.1, "hidden": 4}, "`hidden`"),
+        ({"recurrence": "ema", "after": [61], "alpha": 0.1, "short_side": 64}, "`short_side`"),
+        ({"recurrence": "convlstm", "after": [29], "short_side": 64}, "`short_side`"),
+        ({"recurrence": "ema", "after": [30], "alpha": 1.0, "learned": True}, "`learned`"),
+    ],
+)
+def test_a_placement_that_contradicts_itself_is_told(settings, reason):
+    with pytest.raises(ValidationError, match=reason):
+        Placement(**settings)
+    line = told(changed("placements/ema30", settings))
+    assert "bad value of placements.ema30" in line and reason in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("runs", [run for run in RAW["runs"] if run != "ema7"], "ema7"),
+        ("runs", [*RAW["runs"], "ema99"], "ema99"),
+        ("runs", [*RAW["runs"], "ema30"], "ema30"),
+        ("placements/ema8", {"recurrence": "ema", "after": [8], "alpha": 0.1}, "ema8"),
+        ("placements/static", {"recurrence": "none"}, "static"),
+    ],
+)
+def test_runs_out_of_step_with_tune_and_placements_name_what_is_odd(key, value, named):
+    line = told(changed(key, value))
+    assert "`runs`" in line and f"'{named}'" in line
+
+
+def test_half_sized_epochs_do_not_fit_the_discriminator():
+    line = told(changed("profiles/sample/tune/port/half_epochs", 2))
+    assert "tune.port" in line and "half_epochs" in line
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"seed: [1\nprofile: x", "not YAML"),
+        (b"seed: 1\n\tmodel: 2", "see line 2"),
+        (b"\xff\xfe\x00seed", "not YAML"),
+        (b"", "missing key profiles"),
+    ],
+)
+def test_a_file_that_is_not_yaml_is_told(tmp_path, content, reason):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SalemaError, match=reason) as raised:
+        params.read(path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path):
+    with pytest.raises(SalemaError, match="no such file"):
+        params.read(tmp_path / "params.yaml")
+    with pytest.raises(SalemaError, match="cannot read"):
+        params.read(tmp_path)
