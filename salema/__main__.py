@@ -63,10 +63,7 @@ def _for_everybody(command: object) -> None:
     predict.add_argument("--overlay", type=Path, help="an .mp4 of the video with its maps")
     predict.add_argument("--view", type=Path, help="one .html page to look at")
     predict.add_argument("--size", choices=["source", "model"], default="source")
-    predict.add_argument("--colormap", default="turbo")
-    predict.add_argument("--opacity", type=float, default=0.7)
-    predict.add_argument("--shot-reset", action="store_true", help="forget at every cut")
-    predict.add_argument("--overwrite", action="store_true", help="make anew what exists")
+    _looks(predict)
     _where(predict)
     predict.add_argument("--run", help="of the study: its weights on its data (see params.yaml)")
     predict.add_argument("--submission", type=Path, help="with --dataset: a .zip for the server")
@@ -87,7 +84,7 @@ def _for_everybody(command: object) -> None:
     view = command("view", _view, "one self-contained HTML page for a video")
     view.add_argument("source")
     view.add_argument("--out", type=Path, help="the page (default: <name>.html)")
-    view.add_argument("--overwrite", action="store_true")
+    _looks(view)
     _weights(view)
 
     convert = command("convert", _convert, "an authors' checkpoint as a weights file of ours")
@@ -98,7 +95,7 @@ def _for_everybody(command: object) -> None:
 
     export = command("export", _export, "one step of the network as ONNX")
     export.add_argument("out", type=Path)
-    _weights(export)
+    _file(export)
 
     command("doctor", _doctor, "what this machine has, and what to mend")
 
@@ -122,13 +119,24 @@ def _for_the_study(command: object) -> None:
     report.add_argument("notebook")
 
 
-def _weights(parser: argparse.ArgumentParser) -> None:
+def _looks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--colormap", default="turbo")
+    parser.add_argument("--opacity", type=float, default=0.7)
+    parser.add_argument("--shot-reset", action="store_true", help="forget at every cut")
+    parser.add_argument("--overwrite", action="store_true", help="make anew what exists")
+
+
+def _file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, help="ours or the authors' (default: starter)")
     parser.add_argument("--sha256", help="what the weights file must hash to")
+    _placed(parser)
+
+
+def _weights(parser: argparse.ArgumentParser) -> None:
+    _file(parser)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
     parser.add_argument("--chunk", type=int, default=16, help="frames at once; same maps for any")
-    _placed(parser)
 
 
 def _placed(parser: argparse.ArgumentParser) -> None:
@@ -151,10 +159,13 @@ def _model(parsed: argparse.Namespace) -> object:
 
     if parsed.chunk < 1:
         raise SalemaError(f"--chunk must be at least 1, not {parsed.chunk} (16 is a good one)")
+    if not 0 <= getattr(parsed, "opacity", 0) <= 1:
+        raise SalemaError(f"--opacity must be in [0, 1], not {parsed.opacity} (0.7 is a good one)")
     model = weights.load(parsed.weights, parsed.device, parsed.precision, parsed.placement,
                          parsed.alpha, parsed.sha256)  # fmt: skip
     model.chunk = parsed.chunk
-    print(f"{model.device} {model.precision}", file=sys.stderr)
+    if sys.stderr.isatty():  # elsewhere, stderr holds what went wrong and nothing else
+        print(f"{model.device} {model.precision}", file=sys.stderr)
     return model
 
 
@@ -179,6 +190,8 @@ def _predict(parsed: argparse.Namespace) -> int:
         print(predict.predict_run(params.read(parsed.params), parsed.run))
         return 0
     if parsed.dataset:
+        if parsed.sources or parsed.overlay or parsed.view:
+            raise SalemaError("--dataset takes no SOURCE, --overlay or --view (leave them out)")
         return _predict_dataset(parsed)
     if not parsed.sources:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
@@ -189,28 +202,38 @@ def _predict(parsed: argparse.Namespace) -> int:
         folder, parsed.format, parsed.overlay, parsed.size, parsed.colormap, parsed.opacity,
         parsed.overwrite, parsed.shot_reset,
     )  # fmt: skip
-    if not 0 <= parsed.opacity <= 1:
-        raise SalemaError(f"--opacity must be in [0, 1], not {parsed.opacity} (0.7 is a good one)")
+    if parsed.view and len(parsed.sources) != 1:
+        raise SalemaError("--view takes one source (run it once for each)")
     model = _model(parsed)
     status = 0
     if folder or parsed.overlay:
         status = predict.predict_sources(model, parsed.sources, output)
     if parsed.view:
-        from salema import view
-
-        if len(parsed.sources) != 1:
-            raise SalemaError("--view takes one source (run it once for each)")
-        view.page(model, parsed.sources[0], parsed.view, overwrite=parsed.overwrite)
+        status = max(status, _page(model, parsed.sources[0], parsed.view, parsed))
     return status
+
+
+def _page(model: object, source: str, out: Path, parsed: argparse.Namespace) -> int:
+    from salema import view
+
+    stopped = view.page(model, source, out, parsed.overwrite, parsed.colormap, parsed.opacity,
+                        parsed.shot_reset)  # fmt: skip
+    if stopped:
+        print(f"{source}: {stopped}; what there was is in {out}", file=sys.stderr)
+        return 1
+    print(out)
+    return 0
 
 
 def _predict_dataset(parsed: argparse.Namespace) -> int:
     from salema import predict
 
     clips = _dataset(parsed, ground_truth=False)
-    if parsed.submission and (parsed.format != "png" or parsed.submission.exists()):
-        fault = "exists" if parsed.submission.exists() else "needs --format png"
-        raise SalemaError(f"--submission {parsed.submission}: {fault} (mend it first)")
+    if parsed.submission:
+        if parsed.dataset != "DHF1K" or parsed.format != "png":
+            raise SalemaError("--submission needs --dataset DHF1K and --format png (mend them)")
+        if parsed.submission.exists():
+            raise SalemaError(f"{parsed.submission} exists (choose another name, or remove it)")
     model = _model(parsed)
     name = parsed.weights.stem if parsed.weights else "salema"
     folder = parsed.out or Path("saliency")
@@ -238,12 +261,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 
 def _view(parsed: argparse.Namespace) -> int:
-    from salema import view
-
-    out = parsed.out or Path(f"{Path(parsed.source).stem}.html")
-    view.page(_model(parsed), parsed.source, out, overwrite=parsed.overwrite)
-    print(out)
-    return 0
+    out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
+    return _page(_model(parsed), parsed.source, out, parsed)
 
 
 def _convert(parsed: argparse.Namespace) -> int:
@@ -255,9 +274,10 @@ def _convert(parsed: argparse.Namespace) -> int:
 
 
 def _export(parsed: argparse.Namespace) -> int:
-    from salema import export
+    from salema import export, weights
 
-    export.export(_model(parsed), parsed.out)
+    model = weights.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
+    export.export(model, parsed.out)
     print(parsed.out)
     return 0
 

@@ -129,7 +129,7 @@ def score_clip(job: Job) -> Scores:
         SalemaError: A map is missing or broken.
     """
     cv2.setNumThreads(1)
-    clip, protocol = job.clip, protocols.get(job.protocol)
+    clip, protocol = job.clip, protocols.get(job.protocol, job.clip.dataset)
     wanted = set(list(protocol.frames(clip.n_frames))[:: job.every])
     human = job.maps.baseline == "human"
     saliencies = repeat(None) if human else job.maps.of(clip)
@@ -190,7 +190,7 @@ def score_clips(
     Raises:
         SalemaError: A clip was seen in training, or maps are missing.
     """  # fmt: skip
-    chosen = protocols.get(protocol)
+    chosen = protocols.get(protocol, clips[0].dataset)
     leaked = [c.name for c in clips if c.name in set((seen or {}).get(c.dataset, []))]
     if leaked and not allow_seen:
         raise SalemaError(
@@ -221,7 +221,7 @@ def summary(scores: Sequence[Scores], protocol: str, resamples: int, seed: int) 
     A metric that no frame has is left out.
     """
     rows = [s.row() for s in scores]
-    chosen = protocols.get(protocol)
+    chosen = protocols.get(protocol, scores[0].dataset)
     totals = chosen.aggregate({s.clip: s.frames for s in scores}, seed)
     result = {"clips": len(rows), "frames": sum(r["frames"] for r in rows),
               "skipped": sum(r["skipped"] for r in rows), "seen": sum(r["seen"] for r in rows),

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from salema import datasets, video, weights, writers
 from salema.datasets import Clip
+from salema.datasets.splits import PARTS
 from salema.files import SalemaError, atomic
 from salema.model import SaliencyModel, State
 from salema.params import Params, choose
@@ -121,11 +122,11 @@ def predict_sources(model: SaliencyModel, sources: list[str], output: Output) ->
     Raises:
         SalemaError: A source cannot be read or an output not written.
     """
-    status, taken = 0, {}
+    status, taken = 0, set()
     opened = [video.open(source) for source in sources]  # all are checked before the first runs
     for source, frames in zip(sources, opened, strict=True):
         name = _unique(frames.name, taken)
-        targets = _targets(name, output, several=len(sources) > 1)
+        targets = _targets(name, frames, output, several=len(sources) > 1)
         existing = [path for path in targets.values() if path.exists()]
         if existing and not output.overwrite:
             print(f"{source}: {existing[0]} exists, skipped (--overwrite makes it anew)")
@@ -141,13 +142,17 @@ def predict_sources(model: SaliencyModel, sources: list[str], output: Output) ->
     return status
 
 
-def _unique(name: str, taken: dict[str, int]) -> str:
+def _unique(name: str, taken: set[str]) -> str:
     """`name`, or `name-2` for the second source of this name."""
-    taken[name] = taken.get(name, 0) + 1
-    return name if taken[name] == 1 else f"{name}-{taken[name]}"
+    unique, number = name, 1
+    while unique in taken:
+        number += 1
+        unique = f"{name}-{number}"
+    taken.add(unique)
+    return unique
 
 
-def _targets(name: str, output: Output, several: bool) -> dict[str, Path]:
+def _targets(name: str, frames: video.Frames, output: Output, several: bool) -> dict[str, Path]:
     targets = {}
     if output.folder is not None:
         targets["maps"] = output.folder / f"{name}{SUFFIX[output.form]}"
@@ -155,7 +160,8 @@ def _targets(name: str, output: Output, several: bool) -> dict[str, Path]:
         one = bool(output.overlay.suffix)
         if several and one:
             raise SalemaError(f"several sources, one overlay {output.overlay} (name a folder)")
-        targets["overlay"] = output.overlay if one else output.overlay / f"{name}.mp4"
+        suffix = ".png" if frames.names and len(frames.names) == 1 else ".mp4"
+        targets["overlay"] = output.overlay if one else output.overlay / f"{name}{suffix}"
     return targets
 
 
@@ -171,30 +177,32 @@ def _predict_source(
         if "maps" in targets:
             _clear(targets["maps"], output.overwrite)
             maps_out = _map_writer(targets["maps"], output.form, fps, shape)
-            sinks.append(_sized(stack.enter_context(maps_out), shape, output.form == "npy"))
+            sinks.append(_sink(stack.enter_context(maps_out), shape, output.form == "npy"))
         if "overlay" in targets:
-            if output.overwrite:
-                targets["overlay"].unlink(missing_ok=True)
             sound = source if frames.names is None and Path(source).exists() else None
             picture = writers.OverlayWriter(
                 targets["overlay"], fps, frames.size, output.colormap, output.opacity, sound
             )
-            sinks.append(_stretched(stack.enter_context(picture)))
+            sinks.append(_sink(stack.enter_context(picture)))
 
         def write(saliency: np.ndarray, frame: np.ndarray, name: str, time: float | None) -> None:
             for sink in sinks:
                 sink(saliency, frame, name, time)
 
         behind = stack.enter_context(Behind(write, depth=model.chunk))
-        bar = stack.enter_context(
-            tqdm(total=frames.hint, desc=frames.name, unit="frame", disable=None)
-        )
-        for frame, saliency in maps_of(model, frames, output.shot_reset):
-            name = frames.names[count] if frames.names else f"{count + 1:05d}"
-            time = frames.times[count] if count < len(frames.times) else None
-            behind(saliency, frame, name, time)
-            count += 1
-            bar.update()
+        bar = tqdm(total=frames.hint, desc=frames.name, unit="frame", disable=None)
+        stack.enter_context(bar)
+        try:
+            for frame, saliency in maps_of(model, frames, output.shot_reset):
+                name = frames.names[count] if frames.names else f"{count + 1:05d}"
+                time = frames.times[count] if count < len(frames.times) else None
+                behind(saliency, frame, name, time)
+                count += 1
+                bar.update()
+        except KeyboardInterrupt:
+            if not source.startswith("camera:"):
+                raise
+            frames.stopped = f"stopped after {count} frames"  # a camera has no other end
         if count == 0:
             raise SalemaError(f"no frame could be decoded: {source} (is it a video?)")
     return count
@@ -222,21 +230,14 @@ def _map_writer(path: Path, form: str, fps: float, shape: tuple[int, int], bits:
     raise SalemaError(f"unknown format {form!r} (choose png, gray or npy)")
 
 
-def _sized(writer: Any, shape: tuple[int, int], raw: bool) -> Callable:
-    """A sink of maps at `shape`: as the network gives them, or stretched frame by frame."""
+def _sink(writer: Any, shape: tuple[int, int] | None = None, raw: bool = False) -> Callable:
+    """Takes maps as the network gives them, stretches each, and resizes them to `shape`."""
 
-    def write(saliency: np.ndarray, frame: np.ndarray, name: str, _: float | None) -> None:
-        saliency = saliency if raw else writers.min_max(saliency)
-        if saliency.shape != shape:
-            saliency = cv2.resize(saliency, shape[::-1])
-        writer.write(saliency, frame, name)
-
-    return write
-
-
-def _stretched(writer: writers.OverlayWriter) -> Callable:
     def write(saliency: np.ndarray, frame: np.ndarray, name: str, time: float | None) -> None:
-        writer.write(writers.min_max(saliency), frame, name, time)
+        saliency = saliency if raw else writers.min_max(saliency)
+        if shape is not None and saliency.shape != shape:
+            saliency = cv2.resize(saliency, shape[::-1])
+        writer.write(saliency, frame, name, time)
 
     return write
 
@@ -330,25 +331,41 @@ def predict_dataset(
     """The seeds' inference: maps of a data set in the original's folders; returns the status.
 
     DHF1K and others: `<folder>/<name>_predictions/<clip>/<frame>.png`; Hollywood-2 and
-    UCF-sports: `<folder>/<clip>/<name>_predictions/<frame>.png`. Each map is named after
-    its source frame. Clips that are there already are skipped, so an interrupted run
-    continues; nothing is overwritten unless asked.
-    """  # fmt: skip
+    UCF-sports: `<folder>/<set>/testing/<shot>/<name>_predictions/<frame>.png`. Each map is
+    named after its source frame. Clips that are there already are skipped, so an
+    interrupted run continues; nothing is overwritten unless asked. A clip with a broken
+    frame gets a line and no maps, and the status is 1.
+    """
     # Differs: the released code named maps by their count, and wrote double EMA into one file.
-    shots = clips and clips[0].dataset in ("Hollywood-2", "UCF-sports")
-    made = skipped = frames = 0
+    made = skipped = broken = frames = 0
     for clip in tqdm(clips, unit="clip", disable=None):
-        parts = (clip.name, f"{name}_predictions")
-        inner = Path(*parts) if shots else Path(*reversed(parts))
+        inner = Path(f"{name}_predictions", clip.name)
+        if clip.dataset in ("Hollywood-2", "UCF-sports"):
+            inner = Path(clip.dataset, PARTS[clip.split], clip.name, inner.parent)
         path = folder / inner.with_name(inner.name + SUFFIX[form])
         if path.exists() and not overwrite:
             skipped += 1
             continue
         _clear(path, overwrite)
-        frames += predict_clip(model, clip, path, form)
-        made += 1
-    print(f"{made} clips, {frames} maps in {folder}; {skipped} clips were there already")
-    return 0
+        try:
+            frames += predict_clip(model, clip, path, form, frames=_readable(clip))
+            made += 1
+        except SalemaError as error:
+            if error.status != 1:
+                raise
+            print(f"{clip.name} skipped: {error}", file=sys.stderr)
+            broken += 1
+    print(f"{made} clips, {frames} maps in {folder}; {skipped} there already, {broken} broken")
+    return 1 if broken else 0
+
+
+def _readable(clip: Clip) -> Iterator[np.ndarray]:
+    """A clip's frames, up to one that is broken: work that ended early, with status 1."""
+    try:
+        yield from clip.frames()
+    except SalemaError as error:
+        error.status = 1
+        raise
 
 
 def submission(folder: Path, clips: list[Clip], path: Path) -> None:

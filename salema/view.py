@@ -238,10 +238,8 @@ def _line(x: np.ndarray, y: np.ndarray) -> str:
 def _thumbnail(moment: float, data: bytes) -> str:
     image = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
     told = _clock(moment)
-    return (
-        f'<li><button type="button" value="{moment:.4f}"><img src="{image}" alt="Overlay at {told}">'
-        f"<time>{told}</time></button></li>"
-    )
+    picture = f'<img src="{image}" alt="Overlay at {told}"><time>{told}</time>'
+    return f'<li><button type="button" value="{moment:.4f}">{picture}</button></li>'
 
 
 def _write(path: Path, film: Path, texts: dict[str, str]) -> None:

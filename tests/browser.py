@@ -11,7 +11,8 @@ import time
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--no-first-run", "--mute-audio", "--disable-extensions", "--disable-background-networking",
+         "--no-first-run", "--mute-audio", "--disable-extensions",
+         "--disable-background-networking",
          "--disable-component-update", "--autoplay-policy=no-user-gesture-required",
          "--remote-debugging-pipe", "about:blank")  # fmt: skip
 
@@ -134,4 +135,6 @@ class Browser:
             options = {"clip": box, "captureBeyondViewport": True}
         elif whole:
             options = {"captureBeyondViewport": True}
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png", **options)["data"])
+        return base64.b64decode(
+            self.call("Page.captureScreenshot", format="png", **options)["data"]
+        )

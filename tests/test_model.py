@@ -1,6 +1,7 @@
 """Frames to maps: the literal transcription first, then what must not change a map, then errors."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from oracle import agree, video
 
-from salema import params, writers
+from salema import params, predict, writers
 from salema.files import SalemaError
 from salema.model import PLACEMENTS, SaliencyModel, State, pick_precision
 from salema.params import Model, Placement
@@ -54,8 +55,19 @@ def transcribed(model, frames, **keywords):
     )
 
 
+def written(model, frames, chunk, folder):
+    """The PNG files that a data set run leaves, read again."""
+    model.chunk = chunk
+    names = [f"{number:04d}" for number in range(1, len(frames) + 1)]
+    clip = SimpleNamespace(fps=30.0, frames=lambda: iter(frames), frame_names=names)
+    assert predict.predict_clip(model, clip, folder, "png") == len(frames)
+    files = sorted(folder.iterdir())
+    assert [path.stem for path in files] == names
+    return np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in files])
+
+
 def saved(model, frames, chunk):
-    """The 8-bit maps that a data set run writes."""
+    """The same in memory."""
     model.chunk = chunk
     maps = model.stream(frames, size="model")
     return np.stack([writers.to_byte(writers.min_max(saliency)) for saliency in maps])
@@ -65,11 +77,11 @@ def saved(model, frames, chunk):
 
 
 @pytest.mark.parametrize("name", STUDIED)
-def test_maps_are_those_of_the_literal_transcription(name):
+def test_maps_are_those_of_the_literal_transcription(name, tmp_path):
     config = WIDE if STUDIED[name].short_side else SMALL
     model = network(STUDIED[name], config).prepare("cpu", "fp32")
     frames = video(11)
-    ours = saved(model, frames, chunk=4)
+    ours = written(model, frames, chunk=4, folder=tmp_path / "0601")
     agree(ours, transcribed(model, frames))
     assert ours.std(axis=(1, 2)).min() > 10  # there is something to agree on
 

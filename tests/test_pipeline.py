@@ -1,11 +1,16 @@
 """dvc.yaml against the code, and the whole study in miniature."""
 
+import csv
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-
 from imports import dependency, reached
+
+from salema import datasets, evaluate, index, params, predict, train
+from salema.files import SalemaError
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -22,3 +27,91 @@ def test_a_stage_depends_on_every_module_that_it_imports(stage):
 
 def test_every_stage_is_checked():
     assert set(STAGES) == set(MODULES)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """The study's own parameters with the smallest budget, in an empty folder."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    one = {"epochs": 1, "batch": 20, "optimizer": "adamw", "learning_rate": 1e-3}
+    raw["profile"] = "tiny"
+    raw["profiles"] = {
+        "tiny": {
+            "data": {"root": str(ROOT / "data/sample"), "tune": ["SALICON"],
+                     "finetune": ["DHF1K"], "evaluate": {"DHF1K": "val"}},
+            "model": {"size": [32, 48], "width": 0.125, "std": 64.0, "branches": True},
+            "tune": {"static": one, "port": one},
+            "finetune": {"epochs": 2, "batch": 2, "frames_per_clip": 6, "bptt_frames": 3,
+                         "learning_rate": 1e-3},
+            "evaluate": {"every": 9, "resamples": 200},
+        }
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    return params.from_dict(raw)
+
+
+def test_the_study_runs_from_images_to_scores(tiny):
+    index.write(tiny.root, tiny)
+    train.tune(tiny, "static")
+    train.finetune(tiny, "ema30-learned")
+    predict.predict_run(tiny, "ema30-learned")
+    scores = json.loads(evaluate.evaluate_run(tiny, "ema30-learned").read_text())
+    assert scores["DHF1K"]["clips"] == len(datasets.load(tiny.root, "DHF1K", "val"))
+    assert 0 < scores["DHF1K"]["auc_judd"] < 1
+    assert scores["DHF1K"]["nss_low"] < scores["DHF1K"]["nss"] < scores["DHF1K"]["nss_high"]
+    learned = list(csv.DictReader(Path("runs/tiny/ema30-learned/losses.csv").open()))
+    assert len(learned) == 2 and float(learned[-1]["alpha_30"]) != 0.56
+    assert sorted(p.name for p in Path().iterdir()) == [".salema", "reports", "runs"]
+
+
+def test_weights_name_the_clips_that_they_saw_and_those_are_refused(tiny):
+    train.tune(tiny, "static")
+    train.finetune(tiny, "static-video")
+    seen = evaluate.seen_by(Path("runs/tiny/static-video/weights.safetensors"))
+    train_clips = datasets.load(tiny.root, "DHF1K", "train")
+    assert seen["DHF1K"] == [clip.name for clip in train_clips]
+    assert len(seen["SALICON"]) == len(datasets.load(tiny.root, "SALICON", "train"))
+    chance = evaluate.Maps(baseline="chance")
+    with pytest.raises(SalemaError, match="seen in training"):
+        evaluate.score_clips(train_clips[:1], chance, seen=seen)
+    marked = evaluate.score_clips(train_clips[:1], chance, every=20, seen=seen, allow_seen=True)
+    assert marked[0].row()["seen"] == 1
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(tiny, monkeypatch):
+    train.tune(tiny, "static")
+    train.finetune(tiny, "ema30")
+    whole = Path("runs/tiny/ema30/weights.safetensors").read_bytes()
+    shutil.rmtree(".salema/training")
+
+    epoch = train.Learner.one_epoch
+
+    def cut(learner):
+        if learner.epoch == 1:
+            raise KeyboardInterrupt
+        epoch(learner)
+
+    monkeypatch.setattr(train.Learner, "one_epoch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.finetune(tiny, "ema30")
+    monkeypatch.setattr(train.Learner, "one_epoch", epoch)
+    train.finetune(tiny, "ema30")
+    assert Path("runs/tiny/ema30/weights.safetensors").read_bytes() == whole
+
+
+def test_a_changed_parameter_never_meets_old_weights(tiny):
+    clips = datasets.load(tiny.root, "DHF1K", "train")
+    job = train.Job(tiny, "ema30", tiny.finetune, clips, [])
+    other = tiny.finetune.model_copy(update={"learning_rate": 2e-3})
+    longer = tiny.finetune.model_copy(update={"epochs": 9})
+    assert train.Job(tiny, "ema30", other, clips, []).key() != job.key()
+    assert train.Job(tiny, "ema30", tiny.finetune, clips[1:], []).key() != job.key()
+    assert train.Job(tiny, "ema30", longer, clips, []).key() == job.key()
+
+
+def test_a_profile_without_its_data_stops_in_one_line(tiny, tmp_path):
+    empty = tiny.model_copy(update={"data": tiny.data.model_copy(update={"root": str(tmp_path)})})
+    with pytest.raises(SalemaError, match="lacks SALICON.*DHF1K") as error:
+        index.write(empty.root, empty)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())

@@ -363,7 +363,8 @@ def test_shuffled_auc_uses_the_thresholds_of_the_literal_form(name):
     at_near = saliency[near[:, 1].astype(int), near[:, 0].astype(int)]
     steps = np.arange(11 if name == "dhf1k" else 10) * 0.1
     literal = reference.split_roc(at_near, saliency.ravel()[negatives.at(0)], steps)
-    assert len(negatives.at(0)) == 2 and scores["auc_shuffled"] == pytest.approx(literal)
+    assert len(negatives.at(0)) < len(near)  # so that every split draws them all
+    assert scores["auc_shuffled"] == pytest.approx(literal)
 
 
 def test_salema2019_does_not_score_a_fixation_that_halving_drops():

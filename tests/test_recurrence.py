@@ -83,7 +83,7 @@ def test_only_a_learned_alpha_is_a_parameter_and_both_are_stored():
     assert list(fixed.parameters()) == []
     assert [name for name, _ in learned.named_parameters()] == ["alpha_logit"]
     assert fixed.state_dict().keys() == learned.state_dict().keys() == {"alpha_logit"}
-    assert float(learned.alpha_logit) == pytest.approx(math.log(0.2 / 0.8))
+    assert learned.alpha_logit.item() == pytest.approx(math.log(0.2 / 0.8))
 
 
 def test_the_gradient_of_a_learned_alpha_equals_finite_differences():
@@ -230,7 +230,7 @@ def test_convlstm_starts_with_xavier_weights_and_zero_biases():
     assert gates.weight.shape == (128, 64, 3, 3)
     assert not gates.bias.any()
     fan_in, fan_out = 64 * 9, 128 * 9
-    assert float(gates.weight.std()) == pytest.approx(math.sqrt(2 / (fan_in + fan_out)), rel=0.02)
+    assert gates.weight.std().item() == pytest.approx(math.sqrt(2 / (fan_in + fan_out)), rel=0.02)
 
 
 @pytest.mark.parametrize("cuts", [[1, 2, 3, 4, 5, 6], [3, 6], [6], []])

@@ -3,13 +3,13 @@
 Nothing here trains or scores; it reads what the stages left in `runs/<profile>/` and
 `reports/<profile>/metrics/`. Read in this order:
 
+    style       one look for all figures, the same bytes on every run
     scores      the metrics' files -> tidy tables, paired differences
     published   the authors' tables, and which of them may be compared with
     answers     what the paired differences say in words
     tables      the ablation as Markdown and CSV
     clips       maps of a run and of the observers, beside their frames
     data        what is in the data, as tables
-    style       one look for all figures, the same bytes on every run
     charts      figures of numbers
     maps        figures of maps
     execute     a notebook -> .ipynb and .html, the same bytes on every run
@@ -30,7 +30,7 @@ from salema.report.maps import compare_maps, examples, filmstrip, mean_map_grid,
 from salema.report.published import published
 from salema.report.scores import ablation, paired, per_clip, study, summary, time_constant
 from salema.report.style import keep
-from salema.report.tables import markdown, memories, notice, text, write
+from salema.report.tables import legend, markdown, memories, notice, section, text, write
 
 __all__ = [
     "ablation",
@@ -44,6 +44,7 @@ __all__ = [
     "filmstrip",
     "flicker",
     "keep",
+    "legend",
     "loss_curves",
     "markdown",
     "mean_map_grid",
@@ -58,6 +59,7 @@ __all__ = [
     "published",
     "response",
     "score_dots",
+    "section",
     "slices",
     "study",
     "summary",

@@ -9,7 +9,7 @@ SAYS = {
     "better": "better",
     "worse": "worse",
     "equal": "the same scores",
-    "open": "the interval holds 0, these clips cannot tell",
+    "open": "not shown, the interval holds 0",
     "few": "too few clips to tell",
 }
 

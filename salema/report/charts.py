@@ -210,9 +210,7 @@ def paired_dots(params: Params, differences: pd.DataFrame, dataset: str) -> "Fig
     return figure
 
 
-def _whisker(
-    axis: "Axes", low: float, mean: float, high: float, place: float, color: str
-) -> None:
+def _whisker(axis: "Axes", low: float, mean: float, high: float, place: float, color: str) -> None:
     axis.plot([low, high], [place, place], color=color, linewidth=1.3, solid_capstyle="butt")
     axis.plot(mean, place, "o", color=color, markersize=4.2)
 

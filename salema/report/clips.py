@@ -105,14 +105,33 @@ def telling_frame(clip: Clip) -> int:
     return next((frame for frame in order if human_at(clip, frame) is not None), start)
 
 
-def changes(maps: Iterator[np.ndarray]) -> np.ndarray:
-    """Mean absolute difference of consecutive maps, (T - 1,), each map in [0, 1]."""
-    values, before = [], None
+def human_maps(clip: Clip, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """The observers' map of every frame at a small size, (h, w); zeros where nobody looked."""
+    import cv2
+
+    if clip.points is not None:  # blurred at that size: a full one of a large video is slow
+        for points in clip.fixations():
+            yield datasets.blur(points, clip.size, datasets.sigma(clip.size), size)
+        return
+    for truth in clip.maps():
+        truth = np.zeros(size, np.float32) if truth is None else truth
+        yield cv2.resize(truth, size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """A clip's maps (h, w) in [0, 1] as space over time, and how much they change.
+
+    Returns:
+        (w, T) mean over the rows of each map, and (T - 1,) mean absolute difference of
+        consecutive maps.
+    """
+    profile, change, before = [], [], None
     for now in maps:
+        profile.append(now.mean(0))
         if before is not None:
-            values.append(float(np.abs(now - before).mean()))
+            change.append(float(np.abs(now - before).mean()))
         before = now
-    return np.array(values)
+    return np.stack(profile, 1), np.array(change)
 
 
 def flicker(params: Params, clips: list[Clip], runs: list[str]) -> pd.DataFrame:
@@ -124,7 +143,7 @@ def flicker(params: Params, clips: list[Clip], runs: list[str]) -> pd.DataFrame:
     rows = {}
     moving = [clip for clip in clips if clip.n_frames > 1]
     for run in runs:
-        means = [float(changes(maps_of(params, run, clip)).mean()) for clip in moving]
+        means = [float(trace(maps_of(params, run, clip))[1].mean()) for clip in moving]
         rows[run] = dict(zip([clip.name for clip in moving], means, strict=True))
         rows[run]["mean"] = float(np.mean(means)) if means else 0.0
     return pd.DataFrame.from_dict(rows, orient="index").map("{:.4f}".format)

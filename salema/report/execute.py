@@ -42,11 +42,12 @@ blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: .3rem solid #D55E
 .input_area { background: #f7f7f7; border-left: .2rem solid #ddd; margin: .8rem 0 .4rem; }
 .input_area pre { margin: 0; padding: .4rem .8rem; overflow-x: auto; line-height: 1.4; }
 pre, code { font: .82rem/1.4 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
-.prompt, .anchor-link, .celltag_parameters { display: none; }
+.prompt, .anchor-link { display: none; }
+p code, li code, td code { white-space: nowrap; }
 .output_subarea { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .82rem; margin: .8rem 0;
+table { border-collapse: collapse; font-size: .77rem; margin: .8rem 0;
   font-variant-numeric: tabular-nums; border: 0; }
-th, td { padding: .22rem .6rem; border: 0; border-bottom: 1px solid #e5e5e5; text-align: left;
+th, td { padding: .2rem .5rem; border: 0; border-bottom: 1px solid #e5e5e5; text-align: left;
   white-space: nowrap; }
 thead th { border-bottom: 1.5px solid #888; }
 img, svg { max-width: 100%; height: auto; }
@@ -105,7 +106,7 @@ def _run(path: Path, parameters: dict) -> "NotebookNode":
     try:
         return papermill.execute_notebook(
             str(path), None, parameters, kernel_name="python3", progress_bar=False,
-            stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=40"],
+            stderr_file=sys.stderr, extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         reason = error.evalue.strip().splitlines() or [""]

@@ -8,14 +8,16 @@ from salema.datasets import Clip
 from salema.params import Params
 from salema.report import style
 from salema.report.clips import (
-    changes,
+    choose_clips,
     frame_at,
     human_at,
+    human_maps,
     map_at,
     maps_of,
     memory_frames,
     shows_frames,
     telling_frame,
+    trace,
 )
 from salema.report.scores import per_clip
 
@@ -117,6 +119,7 @@ def compare_maps(
                               fontsize=7, color=style.GREY, labelpad=1.5)  # fmt: skip
         for axis, head in zip(axes[0], heads, strict=True):
             axis.set_title(head, loc="center", fontsize=8)
+        figure.text(0, 1.02, f"{clips[0].dataset}, {clips[0].split}", fontweight="bold")
     return figure
 
 
@@ -153,45 +156,48 @@ def filmstrip(
 
 
 def slices(params: Params, clip: Clip, runs: list[str]) -> "Figure":
-    """One clip as space over time: each map summed over its rows, one column a frame.
+    """One clip as space over time: each map averaged over its rows, one column a frame.
 
-    A still bright line is something that stays salient; a memory draws lines longer and
-    smoother. Below: how much consecutive maps differ.
+    The top of a strip is the left edge of the picture, its bottom the right edge. A still
+    bright line is something that stays salient; a memory draws lines longer and smoother.
+    Below: how much consecutive maps differ.
 
     Raises:
         SalemaError: Maps of a run are missing or broken.
     """
     from matplotlib.figure import Figure
 
-    human = [np.zeros(clip.size) if truth is None else truth for truth in clip.maps()]
-    films = {"observers": human, **{run: list(maps_of(params, run, clip)) for run in runs}}
+    films = {"observers": trace(human_maps(clip, tuple(params.model.size)))}
+    films |= {run: trace(maps_of(params, run, clip)) for run in runs}
     with style.look():
-        figure = Figure(figsize=(7.6, 0.78 * len(films) + 1.7), layout="constrained")
+        figure = Figure(figsize=(8.4, 0.72 * len(films) + 1.7), layout="constrained")
         figure.set_label(f"slices-{clip.name}")
-        ratios = [1] * len(films) + [1.6]
+        ratios = [1] * len(films) + [1.8]
         axes = figure.subplots(len(films) + 1, 1, sharex=True, height_ratios=ratios)
         colors = [style.GREY, *style.CYCLE]
-        for axis, (name, maps), color in zip(axes, films.items(), colors * 9, strict=False):
-            profile = np.stack([map_.mean(0) for map_ in maps], 1)
-            axis.imshow(profile / max(profile.max(), 1e-9), cmap=style.MAPS, aspect="auto",
-                        extent=(0.5, len(maps) + 0.5, 1, 0), interpolation="nearest")  # fmt: skip
+        for axis, (name, film), color in zip(axes, films.items(), colors * 9, strict=False):
+            profile, change = film
+            edges = (0.5, profile.shape[1] + 0.5, 1, 0)
+            axis.imshow(profile, cmap=style.MAPS, vmin=0, vmax=max(profile.max(), 1e-9),
+                        aspect="auto", extent=edges, interpolation="nearest")  # fmt: skip
             axis.set_yticks([])
             axis.tick_params(axis="x", length=0)
+            axis.spines[:].set_visible(False)
             axis.set_ylabel(name, rotation=0, ha="right", va="center")
-            change = changes(iter(maps))
             axes[-1].plot(np.arange(2, len(change) + 2), change, color=color, linewidth=1.2,
                           label=f"{name}: {change.mean():.4f}")  # fmt: skip
-        axes[-1].set(xlabel="frame", ylabel="mean change\nto the next map", ylim=(0, None))
+        axes[-1].set(xlabel="frame", ylabel="mean change from\nthe map before", ylim=(0, None))
         axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), title="mean", alignment="left")
     return figure
 
 
-def examples(params: Params, clips: list[Clip], local: bool = False) -> "Figure":
-    """Clips with what their observers looked at: the frame with fixations, and the map.
+def examples(params: Params, local: bool = False) -> "Figure":
+    """A clip of every set that is scored: the frame with its fixations, and their map.
 
     Where pictures may not be shown, the maps alone.
     """
     pictures = shows_frames(params, local)
+    clips = [clip for name in params.data.evaluate for clip in choose_clips(params, name)]
     with style.look():
         widths = [1 / _aspect(clip) for clip in clips]
         figure, axes = _grid("examples", [1.0] * (1 + pictures), widths, caption=False)

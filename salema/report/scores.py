@@ -132,10 +132,11 @@ def losses(params: Params, run: str) -> pd.DataFrame:
 
 
 def interval(mean: float, low: float, high: float, sign: bool = False) -> str:
-    """A mean with its interval, three decimals: "1.234 [1.100, 1.350]"."""
-    form = "+.3f" if sign else ".3f"
-    cells = [format(value, form) for value in (mean, low, high)]
-    cells = [f"{0:{form}}" if float(cell) == 0 else cell for cell in cells]  # no "-0.000"
+    """A mean with its interval, three decimals: "1.234 [1.100, 1.350]"; never "-0.000"."""
+    forms = ("+.3f" if sign else ".3f", ".3f", ".3f")
+    cells = [format(value, form) for value, form in zip((mean, low, high), forms, strict=True)]
+    cells = [cell.replace("-", "+" if sign and not place else "") if float(cell) == 0 else cell
+             for place, cell in enumerate(cells)]  # fmt: skip
     return f"{cells[0]} [{cells[1]}, {cells[2]}]"
 
 

@@ -1,5 +1,6 @@
 """The ablation as Markdown and CSV."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from salema.report.scores import (
     summary,
     time_constant,
 )
+from salema.report.style import folder
 
 ROWS = {
     "chance": "a constant map; no picture",
@@ -28,6 +30,8 @@ ROWS = {
     "human": "one half of the observers predicts the other half",
 }
 
+MARKS = {"better": "▲", "worse": "▼"}
+NUMBER = re.compile(r"^([-+]?\d[\d.]*|–)$")
 LOSSES = {"bce": "BCE", "bce-adversarial": "BCE + adversarial", "metrics": "the metrics' loss"}
 
 
@@ -69,7 +73,9 @@ def describe(params: Params, run: str) -> str:
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    numbers = [all(NUMBER.match(cell) for cell in column) for column in zip(*rows, strict=True)]
+    rule = "".join("---:|" if number else "---|" for number in numbers or [False] * len(head))
+    lines = [f"| {' | '.join(head)} |", f"|{rule}"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
@@ -95,7 +101,8 @@ def _best(tidy: pd.DataFrame) -> set[tuple[str, str, str]]:
     return found
 
 
-def _scores(params: Params, dataset: str, table: pd.DataFrame, tidy: pd.DataFrame) -> str:
+def _scores(params: Params, dataset: str) -> str:
+    table, tidy = ablation(params), summary(params)
     best, rows = _best(tidy), []
     for run in [*params.runs, *params.baselines]:
         row = table.loc[(dataset, run)]
@@ -106,8 +113,14 @@ def _scores(params: Params, dataset: str, table: pd.DataFrame, tidy: pd.DataFram
             bold = (dataset, run, metric) in best
             cells.append(f"**{mean}** {rest}" if bold else row[name])
         title = f"`{run}`{mark}" if run in params.runs else f"*{run}*"
-        rows.append([title, describe(params, run), *cells])
-    return _grid(["row", "what it is", *map(_arrow, METRICS)], rows)
+        rows.append([title, *cells])
+    return _grid(["row", *map(_arrow, METRICS)], rows)
+
+
+def legend(params: Params) -> str:
+    """What each row is, as Markdown."""
+    rows = [[f"`{run}`", describe(params, run)] for run in [*params.runs, *params.baselines]]
+    return _grid(["row", "what it is"], rows)
 
 
 def _differences(params: Params, dataset: str, differences: pd.DataFrame) -> str:
@@ -121,9 +134,9 @@ def _differences(params: Params, dataset: str, differences: pd.DataFrame) -> str
                 row = found.loc[metric]
                 cell = interval(row.difference, row.low, row.high, sign=True)
                 if row.verdict in ("better", "worse"):
-                    cell = f"**{cell}** {row.verdict}"
+                    cell = f"**{cell}** {MARKS[row.verdict]}"
                 elif row.verdict == "equal":
-                    cell = "the same scores"
+                    cell = "the same"
             cells.append(cell)
         rows.append([f"`{run}`", f"`{against}`", *cells])
     return _grid(["row", "less", *map(_arrow, METRICS)], rows)
@@ -150,7 +163,7 @@ def markdown(params: Params, differences: pd.DataFrame | None = None) -> str:
     Raises:
         SalemaError: A file of scores is missing or broken.
     """
-    table, tidy = ablation(params), summary(params)
+    tidy = summary(params)
     differences = paired(params) if differences is None else differences
     protocols = ", ".join(f"`{name}`" for name in tidy.protocol.unique())
     every = params.evaluate.every
@@ -169,13 +182,20 @@ def markdown(params: Params, differences: pd.DataFrame | None = None) -> str:
         "rows are there to read the others by, – where a set cannot have one. † marks a row "
         "whose weights saw some of these clips in training. On still images a memory has "
         "nothing to remember: rows differ there by their training only.\n",
+        legend(params) + "\n",
     ]
     parts += ["## In words\n", answers(params, differences), _reading(differences)]
-    for dataset, split in params.data.evaluate.items():
-        compared = _differences(params, dataset, differences)
-        parts += [f"## {dataset}, {split}\n", _scores(params, dataset, table, tidy) + "\n"]
-        parts += [f"### {dataset}: paired differences\n", compared + "\n"]
+    parts += [section(params, dataset, differences) for dataset in params.data.evaluate]
     return "\n".join([part for part in [*parts, published()] if part])
+
+
+def section(params: Params, dataset: str, differences: pd.DataFrame) -> str:
+    """One data set as Markdown: the scores of all rows, then the paired differences."""
+    head = f"{dataset}, {params.data.evaluate[dataset]}"
+    compared = _differences(params, dataset, differences)
+    return (
+        f"## {head}\n\n{_scores(params, dataset)}\n\n### {head}: paired differences\n\n{compared}\n"
+    )
 
 
 def _reading(differences: pd.DataFrame) -> str:
@@ -187,8 +207,9 @@ def _reading(differences: pd.DataFrame) -> str:
         "Paired differences are taken over the same clips: the row less its control. "
         "`static-video` is the control of every memory that was trained on clips (the same "
         "frames, steps and loss, no memory), `static` of the rest. Bold where the 95 % interval "
-        f"leaves out 0; sets of fewer than {FEW_CLIPS} clips are not judged. {len(judged)} intervals are, so "
-        f"about {round(len(judged) / 20)} would leave out 0 by chance alone.\n"
+        f"leaves out 0: ▲ better, ▼ worse; sets of fewer than {FEW_CLIPS} clips are not judged. "
+        f"{len(judged)} intervals are, so about {round(len(judged) / 20)} would leave out 0 by "
+        "chance alone.\n"
     )
 
 
@@ -202,7 +223,9 @@ def _csv(params: Params, differences: pd.DataFrame) -> pd.DataFrame:
     return joined.assign(profile=params.profile).set_index("profile").reset_index()
 
 
-def write(params: Params, differences: pd.DataFrame | None = None) -> list[Path]:
+def write(
+    params: Params, differences: pd.DataFrame | None = None, local: bool = False
+) -> list[Path]:
     """Write `ablation.md`, `ablation.csv` and `bars.csv`, each whole or not at all.
 
     `ablation.csv` has a row a data set, run and metric; `bars.csv` a row a run with the
@@ -211,6 +234,7 @@ def write(params: Params, differences: pd.DataFrame | None = None) -> list[Path]
     Args:
         params: The study.
         differences: From `paired`; None computes them.
+        local: Into the report that git ignores.
 
     Returns:
         The three paths.
@@ -232,7 +256,7 @@ def write(params: Params, differences: pd.DataFrame | None = None) -> list[Path]
     }
     paths = []
     for name, content in contents.items():
-        paths.append(params.report_folder / name)
+        paths.append(folder(params, local) / name)
         with atomic(paths[-1]) as part:
             part.write_text(content, encoding="utf-8")
     return paths
