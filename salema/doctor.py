@@ -184,7 +184,8 @@ def _predicts() -> str:
     try:
         model = load()
     except SalemaError as error:
-        raise Wrong(f"not tried, {error}", "see above") from error
+        what, _, mend = str(error).rpartition(" (")
+        raise Wrong(f"not tried, {what}", mend.removesuffix(")")) from error
     model.predict(frames)
     begin = time.perf_counter()
     maps = model.predict(frames)

@@ -1,6 +1,7 @@
 """Frames -> maps: decoding, the network and writing overlap; memory is constant in length."""
 
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -265,6 +266,8 @@ def predict_run(params: Params, run: str) -> Path:
             for clip in tqdm(videos, desc=f"{run} {dataset}", disable=None):
                 path = part / dataset / f"{clip.name}.mkv"
                 predict_clip(model, clip, path, "gray", bits=16, frames=cache.frames(clip))
+        if (folder / "maps").exists():  # an output of this stage, made anew
+            shutil.rmtree(folder / "maps")
     return folder / "maps"
 
 

@@ -114,7 +114,7 @@ def page(
     out = Path(out)
     if out.exists() and not overwrite:
         raise SalemaError(f"{out} exists (choose another name, or pass --overwrite)")
-    if re.fullmatch(r"(camera:)?\d+", str(source)) and not Path(source).exists():
+    if isinstance(source, int) or re.fullmatch(r"camera:\d+", str(source)):
         raise SalemaError(f"no page of a camera: {source} (record it first, then view the file)")
     frames = video.open(source)
     with atomic(out) as part, TemporaryDirectory(prefix=f".{out.name}.", dir=part.parent) as folder:

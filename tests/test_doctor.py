@@ -77,7 +77,8 @@ def test_weights_that_are_broken_are_told_and_do_not_stop_the_report(told, start
     starter.write_bytes(starter.read_bytes()[:1000])
     status, lines = told()
     assert status == 1
-    assert lines["a prediction"][0] == "no" and "not a weights file" in lines["a prediction"][1]
+    mark, text = lines["a prediction"]
+    assert mark == "no" and "broken weights file" in text and "-> download" in text
 
 
 @pytest.mark.parametrize(

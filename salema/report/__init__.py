@@ -7,6 +7,7 @@ Nothing here trains or scores; it reads what the stages left in `runs/<profile>/
     scores      the metrics' files -> tidy tables, paired differences
     published   the authors' tables, and which of them may be compared with
     answers     what the paired differences say in words
+    cost        parameters and arithmetic of each row
     tables      the ablation as Markdown and CSV
     clips       maps of a run and of the observers, beside their frames
     data        what is in the data, as tables
@@ -24,6 +25,7 @@ from salema.report.charts import (
     score_dots,
 )
 from salema.report.clips import choose_clips, flicker, memory_frames
+from salema.report.cost import costs
 from salema.report.data import data_table, mean_maps, observers_table
 from salema.report.execute import execute
 from salema.report.maps import compare_maps, examples, filmstrip, mean_map_grid, slices
@@ -38,6 +40,7 @@ __all__ = [
     "answers",
     "choose_clips",
     "compare_maps",
+    "costs",
     "data_table",
     "examples",
     "execute",

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from salema.params import Params
-from salema.report.scores import FEW_CLIPS, METRICS, interval, summary
+from salema.report.scores import FEW_CLIPS, LOWER_IS_BETTER, METRICS, interval, summary
 
 SAYS = {
     "better": "better",
@@ -92,18 +92,22 @@ def _count(found: pd.DataFrame, runs: list[str], against: str, metric: str) -> s
         return ""
     counts = rows.verdict.value_counts()
     better, worse = int(counts.get("better", 0)), int(counts.get("worse", 0))
-    ends = rows.sort_values("difference")
+    ends = rows.sort_values("difference", ascending=metric not in LOWER_IS_BETTER)
     most, least = (_one(found, ends.iloc[i].run, against, metric) for i in (-1, 0))
-    verdict = "Yes, for some." if better and not worse else "Some do, some harm."
-    if not better:
-        verdict = "Not shown." if not worse else "No: some harm."
-    if better == len(rows):
-        verdict = "Yes, every one."
+    match better, worse:
+        case 0, 0:
+            verdict = "Not shown."
+        case 0, _:
+            verdict = "No, and some harm."
+        case _, 0:
+            verdict = "Yes, every one." if better == len(rows) else "Yes, some do."
+        case _:
+            verdict = "Some do, some harm."
     return (
         f"- **Does a memory help, trained on the same clips?** {verdict} {METRICS[metric]} less "
-        f"that of `{against}`: of {len(rows)} memories {better} are better, {worse} worse, "
-        f"{len(rows) - better - worse} cannot be told apart from it. Highest: {most}. "
-        f"Lowest: {least}. (The highest of many is flattered by being picked.)"
+        f"that of `{against}`, over {len(rows)} memories: better {better}, worse {worse}, not to "
+        f"be told apart {len(rows) - better - worse}. Best: {most}. "
+        f"Worst: {least}. (The best of many is flattered by being picked.)"
     )
 
 

@@ -99,6 +99,7 @@ def _find(notebook: str | Path, source: Path) -> Path:
 def _run(path: Path, parameters: dict) -> "NotebookNode":
     try:
         import ipykernel  # noqa: F401  (papermill starts it by name and does not ask for it)
+        import nbformat
         import papermill
         from nbclient.exceptions import DeadKernelError
     except ImportError as error:
@@ -111,11 +112,11 @@ def _run(path: Path, parameters: dict) -> "NotebookNode":
     except papermill.PapermillExecutionError as error:
         reason = error.evalue.strip().splitlines() or [""]
         what = reason[0] if error.ename == "SalemaError" else f"{error.ename}: {reason[0]}"
-        raise SalemaError(f"{path}, cell {error.exec_count}: {what}", 1) from error
+        raise SalemaError(f"{path}, cell {error.exec_count}: {what}") from error
     except DeadKernelError as error:
-        raise SalemaError(f"{path}: its kernel died (not enough memory?)", 1) from error
-    except ValueError as error:  # not JSON, not a notebook
-        raise SalemaError(f"not a notebook: {path} ({error})") from error
+        raise SalemaError(f"{path}: its kernel died (not enough memory?)") from error
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        raise SalemaError(f"not a notebook: {path} (restore it with git)") from error
 
 
 def _clean(notebook: "NotebookNode") -> "NotebookNode":

@@ -119,7 +119,8 @@ def compare_maps(
                               fontsize=7, color=style.GREY, labelpad=1.5)  # fmt: skip
         for axis, head in zip(axes[0], heads, strict=True):
             axis.set_title(head, loc="center", fontsize=8)
-        figure.text(0, 1.02, f"{clips[0].dataset}, {clips[0].split}", fontweight="bold")
+        above = 1 + 0.06 / figure.get_figheight()
+        figure.text(0, above, f"{clips[0].dataset}, {clips[0].split}", fontweight="bold")
     return figure
 
 

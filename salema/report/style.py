@@ -17,7 +17,7 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY = "#CC79A7", "#56B4E9"
 INK, GREY, PALE = "#222222", "#7A7A7A", "#DDDDDD"
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY)
-DPI = 144  # of pictures; drawings are SVG
+DPI = 120  # of pictures; drawings are SVG
 MAPS = "magma"  # dark to bright: even steps of lightness
 
 STYLE = {
@@ -62,21 +62,22 @@ def render(figure: "Figure", kind: str) -> bytes:
     buffer = io.BytesIO()
     options = {"metadata": {"Date": None, "Creator": None}}
     if kind == "jpg":  # a quarter of a PNG's bytes, and these go into git
-        options = {"dpi": DPI, "pil_kwargs": {"quality": 90, "subsampling": 0, "optimize": True}}
+        options = {"dpi": DPI, "pil_kwargs": {"quality": 88, "subsampling": 0, "optimize": True}}
     with look():
         figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.06,
                        facecolor="white", **options)  # fmt: skip
     return buffer.getvalue()
 
 
-def keep(figure: "Figure", params: Params, local: bool = False) -> "DisplayObject":
-    """Write a figure under its own label into `figures/`, and show it in a notebook.
+def keep(figure: "Figure", params: Params, name: str, local: bool = False) -> "DisplayObject":
+    """Write a figure under its own label into `figures/<name>/`, and show it in a notebook.
 
     Pictures and maps become JPEG, drawings SVG.
 
     Args:
         figure: Its label is the name of the file.
         params: The study.
+        name: Of the notebook: each has a folder of its own.
         local: Into the report that git ignores, see `folder`.
 
     Returns:
@@ -89,7 +90,7 @@ def keep(figure: "Figure", params: Params, local: bool = False) -> "DisplayObjec
 
     kind = "jpg" if any(axes.images for axes in figure.axes) else "svg"
     data = render(figure, kind)
-    path = folder(params, local) / "figures" / f"{figure.get_label()}.{kind}"
+    path = folder(params, local) / "figures" / name / f"{figure.get_label()}.{kind}"
     with atomic(path) as part:
         part.write_bytes(data)
     return Image(data) if kind == "jpg" else SVG(data.decode("utf-8"))

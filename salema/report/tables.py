@@ -8,13 +8,14 @@ import pandas as pd
 from salema.files import atomic
 from salema.params import Params
 from salema.report.answers import answers
+from salema.report.cost import costs
 from salema.report.published import published
 from salema.report.scores import (
     FEW_CLIPS,
     LOWER_IS_BETTER,
     METRICS,
     ablation,
-    contrasts,
+    control,
     interval,
     losses,
     paired,
@@ -118,9 +119,11 @@ def _scores(params: Params, dataset: str) -> str:
 
 
 def legend(params: Params) -> str:
-    """What each row is, as Markdown."""
-    rows = [[f"`{run}`", describe(params, run)] for run in [*params.runs, *params.baselines]]
-    return _grid(["row", "what it is"], rows)
+    """What each row is and costs, as Markdown."""
+    found = costs(params)
+    rows = [[f"`{run}`", describe(params, run), *found.loc[run]] for run in params.runs]
+    rows += [[f"*{run}*", describe(params, run), "–", "–", "–"] for run in params.baselines]
+    return _grid(["row", "what it is", *found.columns], rows)
 
 
 def _differences(params: Params, dataset: str, differences: pd.DataFrame) -> str:
@@ -215,7 +218,7 @@ def _reading(differences: pd.DataFrame) -> str:
 
 def _csv(params: Params, differences: pd.DataFrame) -> pd.DataFrame:
     """Long form: a row per data set, run and metric, beside it the difference to its control."""
-    controls = dict(reversed(contrasts(params)))  # the first pair of a run is its control
+    controls = {run: control(params, run) for run in params.runs}
     columns = {"low": "difference_low", "high": "difference_high"}
     against = differences[differences.control == differences.run.map(controls)]
     against = against.drop(columns="clips").rename(columns=columns)

@@ -85,8 +85,9 @@ def watch(world: Scene, rng: np.random.Generator) -> np.ndarray:
     left = np.full(len(paths), -np.inf)
     gaze = np.full((frames, 2), np.nan)
     latency = rng.uniform(*LATENCY)
-    target, place = None, _anywhere(rng, world.size, 0.06)
-    until = latency + rng.uniform(0.0, 0.15)
+    # The eye starts near the centre, but soon leaves: the first planned look is under way.
+    target, place = None, _anywhere(rng, world.size, 0.1)
+    until = rng.uniform(0.0, latency)
     offset, drift = np.zeros(2), np.zeros(2)
     for frame in range(frames):
         now = frame / world.fps

@@ -1,0 +1,12 @@
+"""What `make bench` runs: one run measures everything in turn, so its ratios compare.
+
+Read in this order.
+
+    timing           rounds, rows of the table, the machine
+    straightforward  the network as the released code runs it: frame by frame, fp32, NCHW
+    scale            how much of each measurement, and the models measured
+    network          the network alone: the machine's limit, placements, widths and sizes
+    video            file to PNG and to overlay; time and memory over the length of a video
+    training         a training step on clips, and the share of it that waits for data
+    metrics          the metrics of a frame against their literal definitions
+"""

@@ -1,0 +1,93 @@
+"""A training step on clips, and the share of it that waits for data."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.scale import Scale, random_model
+from benchmarks.timing import Row, row
+from salema import datasets, params
+from salema.batches import Window
+from salema.pipeline import ahead
+from salema.train import Job, Learner
+
+ROOT = Path(__file__).parent.parent
+
+
+def steps(scale: Scale, folder: Path) -> Iterator[Row]:
+    """Steps in fp32 and bf16 by turns, then bf16 alone at its own pace."""
+    for width in scale.train_width:
+        with contextlib.chdir(folder):  # where the scratch folder of decoded frames goes
+            rows = [*_steps(scale, width)]
+        yield from rows
+
+
+def _steps(scale: Scale, width: float) -> Iterator[Row]:
+    count = scale.train_frames[width]
+    section = f"training on clips: ema30, width {width:g}, windows of {count} frames"
+    waited, total = 0.0, 0.0
+    learner = _learner(scale, width, "bf16")
+    for wait, whole in _paced(learner, scale.rounds):
+        waited, total = waited + wait, total + whole
+    share = 100 * waited / total
+    learners = {"fp32": _learner(scale, width, "fp32"), "bf16": learner}
+    seconds: dict[str, list[float]] = {name: [] for name in learners}
+    state = dict.fromkeys(learners)
+    for window in _windows(learner, 1 + scale.rounds):
+        for name, one in learners.items():
+            start = time.perf_counter()
+            _, state[name] = one._step(window, None if window.fresh else state[name])
+            seconds[name].append(time.perf_counter() - start)
+    base = [value / count for value in seconds["fp32"][1:]]
+    for name in learners:
+        yield row(section, f"a step, {name}", seconds[name][1:], count, base)
+    yield Row(section, "waiting for data, first epoch, bf16", "%", share, share, share,
+              note="frames are decoded on the way")  # fmt: skip
+
+
+def _paced(learner: Learner, count: int) -> Iterator[tuple[float, float]]:
+    """Seconds that each step waited for its window, and that it took with the wait."""
+    state, start = None, time.perf_counter()
+    for window in _windows(learner, count):
+        came = time.perf_counter()
+        _, state = learner._step(window, None if window.fresh else state)
+        done = time.perf_counter()
+        yield came - start, done - start
+        start = time.perf_counter()
+
+
+def _learner(scale: Scale, width: float, precision: str) -> Learner:
+    """Fine-tuning on the clips of data/sample, with the method's settings."""
+    study = params.read(ROOT / "params.yaml")
+    model = {"width": width, "size": list(scale.size), "branches": False}
+    settings = study.finetune.model_copy(
+        update={"bptt_frames": scale.train_frames[width], "batch": 1, "frames_per_clip": None}
+    )
+    study = study.model_copy(
+        update={
+            "model": study.model.model_copy(update=model),
+            "finetune": settings,
+            "predict": study.predict.model_copy(update={"precision": precision}),
+        }
+    )
+    clips = datasets.load(ROOT / "data" / "sample", "DHF1K", "train")
+    network = random_model("ema30", width, scale.size)
+    learner = Learner(network, Job(study, "ema30", settings, clips, clips))
+    learner.model.train()
+    return learner
+
+
+def _windows(learner: Learner, count: int) -> Iterator[Window]:
+    """The first whole windows of an epoch, read ahead as in training."""
+    length = learner.settings.bptt_frames
+    loaded = ahead((window.load() for window in learner.job.windows(0, "train")), 4)
+    with contextlib.closing(loaded):
+        for window in loaded:
+            if window.frames.shape[1] == length:
+                yield window
+                count -= 1
+            if not count:
+                return

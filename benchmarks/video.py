@@ -1,0 +1,150 @@
+"""File to PNG and to overlay; time and memory over the length of a video."""
+
+import contextlib
+import io
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.network import Limits, gflop
+from benchmarks.scale import Scale, random_model, scenes
+from benchmarks.straightforward import Straightforward, to_overlay, to_png
+from benchmarks.timing import Row, row, take_turns
+from salema import weights
+from salema.model import SaliencyModel
+from salema.predict import Output, predict_sources
+from salema.video import open as open_video
+
+GROWTH = {"width": 0.125, "size": [96, 128]}  # of the network that long videos go through
+
+
+def write_video(path: Path, frames: int, size: tuple[int, int]) -> Path:
+    """An H.264 video of scenes."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
+        stream.options = {"preset": "ultrafast"}
+        for frame in scenes(frames, size):
+            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def predict(model: SaliencyModel, source: Path, output: Output) -> None:
+    """What `salema predict` does, in silence."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        if predict_sources(model, [str(source)], output):
+            raise RuntimeError(f"{source} was not predicted to its end")
+
+
+def files(scale: Scale, device: torch.device, limits: Limits, folder: Path) -> Iterator[Row]:
+    """Full width, and the starter weights (or a random network as wide)."""
+    if scale.full_width_file:
+        model = random_model("ema30", scale.width, scale.size)
+        name = f"ema30, width {scale.width:g}"
+        yield from _file(name, model, scale.full_width_file, 8, scale, device, limits, folder)
+    starter = weights.STARTER.exists() and scale.size == (192, 256)
+    model = weights.read() if starter else random_model("ema61", scale.narrow, scale.size)
+    name = "starter weights" if starter else f"ema61, width {scale.narrow:g}"
+    yield from _file(name, model, scale.narrow_file, 24, scale, device, limits, folder)
+
+
+def _file(
+    name: str, model: SaliencyModel, count: int, few: int, scale: Scale, device: torch.device,
+    limits: Limits, folder: Path,
+) -> Iterator[Row]:  # fmt: skip
+    """The network alone over the frames of a file, and all that `salema predict` does."""
+    work = gflop(model)
+    model.prepare(device.type)
+    simple, few = Straightforward(model), min(few, count)
+    long = write_video(folder / "long.mp4", count, scale.source)
+    short = write_video(folder / "short.mp4", few, scale.source)
+    png, overlay = folder / "png", folder / "overlay.mp4"
+    fitted = np.stack([model.fit(frame) for frame in open_video(str(long))])
+
+    def afresh(call: Callable[[], object]) -> Callable[[], None]:
+        def clean() -> None:
+            shutil.rmtree(png, ignore_errors=True)
+            overlay.unlink(missing_ok=True)
+            call()
+
+        return clean
+
+    def network() -> None:
+        state = None
+        for start in range(0, count, model.chunk):
+            _, state = model.step(fitted[start : start + model.chunk], state)
+
+    calls = {
+        "network alone": network,
+        "file to PNG": afresh(lambda: predict(model, long, Output(png))),
+        "file to overlay": afresh(lambda: predict(model, long, Output(overlay=overlay))),
+        "straightforward, PNG": afresh(lambda: to_png(simple, short, png)),
+        "straightforward, overlay": afresh(lambda: to_overlay(simple, short, overlay)),
+    }
+    seconds = take_turns(calls, scale.file_rounds)
+    section = f"a file of {scale.source[1]}x{scale.source[0]}: {name}, {model.precision}"
+    yield row(section, "network alone", seconds["network alone"], count,
+              limit=limits.of(model, work))  # fmt: skip
+    for kind in ("PNG", "overlay"):
+        base = [value / few for value in seconds[f"straightforward, {kind}"]]
+        yield row(section, f"straightforward, {kind}", [few * value for value in base], few, base)
+        both = seconds[f"file to {kind}"], seconds["network alone"]
+        share = float(np.median([a / b for a, b in zip(*both, strict=True)]))
+        rate = count / float(np.median(both[0]))
+        yield row(section, f"file to {kind}", both[0], count, base, limits.of(model, work),
+                  note=f"{share:.2f} x the network's time, {rate:.1f} frames/s")  # fmt: skip
+
+
+def growth(scale: Scale, folder: Path) -> Iterator[Row]:
+    """Time and peak memory over the length, each length in a process of its own."""
+    section = "length of a video: file to PNG, width .125, 96x128 (ratio: to the first)"
+    first = None
+    for count in scale.lengths:
+        video = write_video(folder / f"{count}.mp4", count, scale.source)
+        command = [sys.executable, "-m", "benchmarks.video", str(video), str(folder / str(count))]
+        root = Path(__file__).parent.parent
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        told = json.loads(done.stdout)
+        each, memory = 1e3 * told["seconds"] / count, told["peak_bytes"] / 2**20
+        first = first or (each, memory)
+        yield Row(section, f"time, {count:,} frames", "ms/frame", each, each, each, first[0] / each)
+        note = f"{memory / first[1]:.3f} times the first"
+        yield Row(section, f"peak memory, {count:,} frames", "MiB", memory, memory, memory,
+                  note=note)  # fmt: skip
+        video.unlink()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    with contextlib.suppress(OSError):  # ru_maxrss counts the parent, too, from before `exec`
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _one_length(source: Path, out: Path) -> None:
+    cv2.setNumThreads(1)
+    model = random_model("ema30", GROWTH["width"], GROWTH["size"]).prepare()
+    start = time.perf_counter()
+    predict(model, source, Output(out, size="model"))
+    seconds = time.perf_counter() - start
+    shutil.rmtree(out)
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}))
+
+
+if __name__ == "__main__":
+    _one_length(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,49 @@
+"""What each row costs: parameters, arithmetic a frame, milliseconds where they were measured."""
+
+import json
+from functools import cache
+
+import pandas as pd
+
+from salema.params import Model, Params, Placement
+
+
+def costs(params: Params) -> pd.DataFrame:
+    """A row a run: millions of parameters, GFLOP a frame, ms a frame.
+
+    GFLOP are counted, not measured: one frame through the network after the first, so
+    that a memory has something to remember; a multiply and an add count as two. Times
+    differ from run to run, so they come from `reports/<profile>/speed.json`
+    (`{"machine": words, "ms": {run: milliseconds}}`) where that exists, else a dash.
+    """
+    speed = params.report_folder / "speed.json"
+    times = json.loads(speed.read_text(encoding="utf-8"))["ms"] if speed.is_file() else {}
+    rows = {}
+    for run in params.runs:
+        placement = params.placements.get(run) or Placement(recurrence="none")
+        parameters, flop = _count(params.model.model_dump_json(), placement.model_dump_json())
+        rows[run] = {
+            "M parameters": f"{parameters / 1e6:.2f}",
+            "GFLOP a frame": f"{flop / 1e9:.2f}",
+            "ms a frame": f"{times[run]:.1f}" if run in times else "–",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+@cache
+def _count(model: str, placement: str) -> tuple[int, int]:
+    """Parameters and FLOP a frame of a network, from shapes alone: nothing is computed."""
+    import torch
+    from torch._subclasses import FakeTensorMode
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from salema.model import SaliencyModel
+
+    config = Model.model_validate_json(model)
+    with FakeTensorMode(), torch.no_grad():
+        network = SaliencyModel(config, Placement.model_validate_json(placement)).eval()
+        frame = torch.zeros((1, 1, *config.size, 3), dtype=torch.uint8)
+        _, state = network(frame, None)
+        with FlopCounterMode(display=False) as counter:
+            network(frame, state)
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()
