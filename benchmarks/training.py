@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from benchmarks.scale import Scale, random_model
 from benchmarks.timing import Row, row
 from salema import datasets, params

@@ -23,7 +23,9 @@ Read in this order; each module imports only from those above it.
     pool        the fixations of all clips, from which s-AUC draws negatives
     protocols   which definition of a metric, by name
     baselines   rows to read a table by
-    predict     chunks of frames -> maps, streaming, whole data sets
+    stored      where the maps of a clip come from: a folder, or a baseline
+    stream      frames -> maps, in order and in constant memory
+    predict     videos, folders, whole data sets -> files of maps
     evaluate    maps x annotations -> scores with intervals
     report      figures, the ablation table, executed notebooks
     export      one step of the network as ONNX

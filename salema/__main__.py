@@ -115,8 +115,13 @@ def _for_the_study(command: object) -> None:
     finetune.add_argument("run")
     finetune.add_argument("--init", type=Path, help="weights to start from, instead of static's")
     finetune.add_argument("--dataset", help="clips to train on, instead of data.finetune")
+    protocols = command("protocols", _protocols, "a run of the study by every protocol")
+    protocols.add_argument("run")
     report = command("report", _report, "execute a notebook into reports/<profile>/")
     report.add_argument("notebook")
+    report.add_argument(
+        "--local", action="store_true", help="into reports/local, with frames that git must not see"
+    )
 
 
 def _looks(parser: argparse.ArgumentParser) -> None:
@@ -322,10 +327,17 @@ def _finetune(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _protocols(parsed: argparse.Namespace) -> int:
+    from salema import evaluate, params
+
+    print(evaluate.compare_protocols(params.read(parsed.params), parsed.run))
+    return 0
+
+
 def _report(parsed: argparse.Namespace) -> int:
     from salema import params, report
 
-    print(report.execute(parsed.notebook, params.read(parsed.params)))
+    print(report.execute(parsed.notebook, params.read(parsed.params), parsed.local))
     return 0
 
 

@@ -8,9 +8,9 @@ import csv
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 
@@ -18,75 +18,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from salema import baselines, datasets, metrics, protocols, writers
+from salema import baselines, datasets, metrics, protocols
 from salema.datasets import Clip
 from salema.files import SalemaError, atomic
 from salema.params import Params, choose
 from salema.protocols import METRICS
+from salema.stored import Maps
 
 NAMES = {"auc_judd": "AUC-J", "auc_shuffled": "s-AUC", "nss": "NSS", "cc": "CC", "sim": "SIM",
          "kld": "KLD"}  # fmt: skip
 COLUMNS = ("dataset", "clip", "frames", "skipped", "seen", *METRICS)
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Where the maps of a clip come from: a folder, or a baseline."""
-
-    folder: Path | None = None
-    baseline: str | None = None
-    prior: np.ndarray | None = field(default=None, repr=False)
-
-    def of(self, clip: Clip) -> Iterator[np.ndarray]:
-        """One (h, w) map a frame, in order.
-
-        Raises:
-            SalemaError: There are none for this clip, or one is missing or broken.
-        """
-        if self.baseline is not None:
-            return baselines.maps(self.baseline, clip, self.prior)
-        return _stored(self.folder, clip)
-
-
-def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
-    """Maps that lie in a folder: a gray video, an array, or pictures named like the frames."""
-    for base in (folder / clip.dataset, folder):
-        if (path := base / f"{clip.name}.mkv").exists():
-            return writers.read_gray(path)
-        if (path := base / f"{clip.name}.npy").exists():
-            return iter(np.load(path, mmap_mode="r"))
-        if clip.n_frames == 1 and (path := base / f"{clip.name}.png").exists():
-            return iter([_picture(path)])
-        if (path := base / clip.name).is_dir():
-            inner = [p for p in path.iterdir() if p.is_dir() and p.name.endswith("_predictions")]
-            return _pictures(inner[0] if inner else path, clip)
-    raise SalemaError(
-        f"no maps of {clip.dataset} {clip.name} in {folder} (expected {clip.name}/<frame>.png, "
-        f"{clip.name}.npy or {clip.name}.mkv)"
-    )
-
-
-def _pictures(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
-    """Pictures by the frames' names, as text or as numbers (0001 is 00001)."""
-    numbered = {p.stem: p for p in folder.glob("*.png")}
-    by_number = {int(stem): p for stem, p in numbered.items() if stem.isdigit()}
-    for name in clip.frame_names:
-        path = numbered.get(name) or (by_number.get(int(name)) if name.isdigit() else None)
-        if path is None:
-            raise SalemaError(f"no map {name}.png in {folder} (predict this clip again)")
-        yield _picture(path)
-
-
-def _picture(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise SalemaError(f"broken picture: {path} (predict this clip again)")
-    if image.ndim == 3:
-        image = image[..., :3].mean(2)
-    return image.astype(np.float32)
-
-
-# ---------------------------------------------------------------------- one clip
 
 
 @dataclass(frozen=True)
@@ -356,6 +297,34 @@ def seen_by(weights: Path | None) -> dict[str, list[str]]:
         raise SalemaError(f"{weights} does not tell its training clips (is it ours?)") from error
 
 
+def compare_protocols(params: Params, run: str) -> Path:
+    """Score a run's clips by every protocol; writes `reports/<profile>/protocols.csv`.
+
+    Raises:
+        SalemaError: No such run, or its maps are missing.
+    """
+    choose(run, params.runs, "run")
+    maps, seen = Maps(params.run_folder(run) / "maps"), seen_by(_weights_of(params, run))
+    columns = ("protocol", "dataset", "clips", "frames", *METRICS)
+    path = params.report_folder / "protocols.csv"
+    with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        for dataset, split in params.data.evaluate.items():
+            clips = datasets.load(params.root, dataset, split)
+            for protocol in protocols.NAMES:
+                scores = score_clips(clips, maps, protocol, every=params.evaluate.every,
+                                     seed=params.seed, seen=seen)  # fmt: skip
+                row = summary(scores, protocol, params.evaluate.resamples, params.seed)
+                rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+                writer.writerow({"dataset": dataset, **rounded})
+    return path
+
+
+def _weights_of(params: Params, run: str) -> Path:
+    return params.run_folder(run) / "weights.safetensors"
+
+
 def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
     """The study: score a run, or a baseline, on every set of the profile.
 
@@ -367,7 +336,7 @@ def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
     choose(run, [*params.runs, *params.baselines], "run")
     baseline = run if run in params.baselines else None
     folder = params.run_folder(run)
-    seen = {} if baseline else seen_by(folder / "weights.safetensors")
+    seen = {} if baseline else seen_by(_weights_of(params, run))
     settings, rows, result = params.evaluate, [], {}
     for dataset, split in params.data.evaluate.items():
         clips = datasets.load(params.root, dataset, split)

@@ -21,7 +21,7 @@ import salema
 from salema import video, writers
 from salema.files import SalemaError, atomic
 from salema.model import SaliencyModel
-from salema.predict import maps_of
+from salema.stream import maps_of
 
 LONGEST = 640  # pixels of a pane's longer side
 THUMBNAILS, THUMBNAIL_WIDTH = 12, 240

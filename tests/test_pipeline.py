@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = {"index": "index", "tune": "train", "finetune": "train", "predict": "predict",
            "evaluate": "evaluate", "baseline": "evaluate", "report": "report",
-           "ablation": "report"}  # fmt: skip
+           "protocols": "evaluate", "ablation": "report"}  # fmt: skip
 
 
 @pytest.mark.parametrize("stage", MODULES)
@@ -51,6 +51,11 @@ def tiny(tmp_path, monkeypatch):
     return params.from_dict(raw)
 
 
+def _losses(run):
+    with Path(f"runs/tiny/{run}/losses.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def _val(tiny):
     return datasets.load(tiny.root, "DHF1K", "val")
 
@@ -66,7 +71,7 @@ def test_the_study_runs_from_images_to_scores(tiny):
     row = scores["DHF1K"]
     assert row["nss_low"] <= row["nss"] <= row["nss_high"]
     assert row["frames"] == sum(-(-c.n_frames // 9) for c in _val(tiny)) - row["skipped"]
-    learned = list(csv.DictReader(Path("runs/tiny/ema30-learned/losses.csv").open()))
+    learned = _losses("ema30-learned")
     assert len(learned) == 2 and float(learned[-1]["alpha_30"]) != 0.56
     assert sorted(p.name for p in Path().iterdir()) == [".salema", "reports", "runs"]
 
@@ -118,7 +123,7 @@ def test_a_changed_parameter_never_meets_old_weights(tiny):
 
 def test_a_profile_without_its_data_stops_in_one_line(tiny, tmp_path):
     empty = tiny.model_copy(update={"data": tiny.data.model_copy(update={"root": str(tmp_path)})})
-    with pytest.raises(SalemaError, match="lacks SALICON.*DHF1K") as error:
+    with pytest.raises(SalemaError, match=r"lacks SALICON.*DHF1K") as error:
         index.write(empty.root, empty)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ import trees
 import yaml
 from test_video import film
 
-from salema import datasets, params, predict, video, weights, writers
+from salema import datasets, params, predict, stream, video, weights, writers
 from salema.files import SalemaError
 from salema.params import Model
 
@@ -46,7 +46,7 @@ def scene(count, seed=0, size=(40, 60)):
 
 
 def maps(model, frames, **options):
-    return np.stack([saliency for _, saliency in predict.maps_of(model, frames, **options)])
+    return np.stack([saliency for _, saliency in stream.maps_of(model, frames, **options)])
 
 
 # ---------------------------------------------------------------------- frames -> maps
@@ -71,13 +71,13 @@ def test_any_chunk_stream_and_predict_give_the_same_maps(placement):
 
 def test_each_map_comes_with_its_own_frame(model):
     frames = scene(9)
-    for index, (frame, _) in enumerate(predict.maps_of(model, iter(frames))):
+    for index, (frame, _) in enumerate(stream.maps_of(model, iter(frames))):
         np.testing.assert_array_equal(frame, frames[index])
     assert index == 8
 
 
 def test_no_frames_give_no_maps(model):
-    assert list(predict.maps_of(model, [])) == []
+    assert list(stream.maps_of(model, [])) == []
     assert list(model.stream([])) == []
 
 
@@ -100,7 +100,7 @@ def most_alive(model, consume, count):
     return most
 
 
-@pytest.mark.parametrize("consume", [lambda m, f: m.stream(f), predict.maps_of])
+@pytest.mark.parametrize("consume", [lambda m, f: m.stream(f), stream.maps_of])
 def test_memory_is_constant_in_the_length_of_the_video(consume):
     model = network("static", chunk=4)
     short, long = (most_alive(model, consume, count) for count in (30, 120))
@@ -110,7 +110,7 @@ def test_memory_is_constant_in_the_length_of_the_video(consume):
 
 def test_stopping_early_stops_the_thread_that_works_ahead(model):
     before = threading.active_count()
-    pairs = predict.maps_of(model, (frame for frame in scene(500)))
+    pairs = stream.maps_of(model, (frame for frame in scene(500)))
     next(pairs)
     pairs.close()
     assert threading.active_count() == before
@@ -123,7 +123,7 @@ def test_an_error_in_the_source_comes_after_the_maps_before_it(model):
 
     done = []
     with pytest.raises(SalemaError, match="it broke"):
-        for _, saliency in predict.maps_of(model, frames()):
+        for _, saliency in stream.maps_of(model, frames()):
             done.append(saliency)
     assert len(done) == 4  # whole chunks
 
@@ -150,18 +150,18 @@ def test_threads_that_share_a_model_do_not_mix_their_memories(placement):
 def test_a_cut_is_a_change_of_more_than_half_of_the_colours():
     red, blue = np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)
     red[..., 0], blue[..., 2] = 200, 200
-    assert predict.is_cut(red, blue)
+    assert stream.is_cut(red, blue)
     mixed = red.copy()
     mixed[:5] = blue[:5]
-    assert not predict.is_cut(red, mixed)  # just half
+    assert not stream.is_cut(red, mixed)  # just half
     mixed[5, 0] = blue[0, 0]
-    assert predict.is_cut(red, mixed)
+    assert stream.is_cut(red, mixed)
 
 
 def test_motion_is_no_cut_and_another_scene_is_one():
     first, second = scene(6, 1), scene(6, 2)
-    assert not any(predict.is_cut(a, b) for a, b in pairwise(first))
-    assert predict.is_cut(first[-1], second[0])
+    assert not any(stream.is_cut(a, b) for a, b in pairwise(first))
+    assert stream.is_cut(first[-1], second[0])
 
 
 @pytest.mark.parametrize("before", [4, 6])  # at a chunk's end, and within one

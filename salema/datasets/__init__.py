@@ -34,7 +34,7 @@ __all__ = [
     "load",
     "scan",
     "sigma",
-    "stumbles",
     "study_cache",
+    "stumbles",
     "table",
 ]

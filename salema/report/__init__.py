@@ -30,7 +30,15 @@ from salema.report.data import data_table, mean_maps, observers_table
 from salema.report.execute import execute
 from salema.report.maps import compare_maps, examples, filmstrip, mean_map_grid, slices
 from salema.report.published import published
-from salema.report.scores import ablation, paired, per_clip, study, summary, time_constant
+from salema.report.scores import (
+    ablation,
+    paired,
+    per_clip,
+    protocols_table,
+    study,
+    summary,
+    time_constant,
+)
 from salema.report.style import keep
 from salema.report.tables import legend, markdown, memories, notice, section, text, write
 
@@ -59,6 +67,7 @@ __all__ = [
     "paired",
     "paired_dots",
     "per_clip",
+    "protocols_table",
     "published",
     "response",
     "score_dots",

@@ -240,3 +240,17 @@ def _verdict(metric: str, values: np.ndarray, low: float, high: float) -> str:
     if low <= 0 <= high:
         return "open"
     return "better" if (low > 0) != (metric in LOWER_IS_BETTER) else "worse"
+
+
+def protocols_table(params: Params) -> pd.DataFrame:
+    """What `salema protocols` wrote: one run's means, a row per set and protocol.
+
+    Raises:
+        SalemaError: It has not run yet.
+    """
+    path = params.report_folder / "protocols.csv"
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError as error:
+        raise SalemaError(f"no such table: {path} (run `salema protocols ema30`)") from error
+    return table.sort_values(["dataset", "protocol"], kind="stable")

@@ -39,8 +39,12 @@ def _picture(path: Path, picture: np.ndarray) -> None:
     options = [cv2.IMWRITE_PNG_COMPRESSION, 9]
     if path.suffix == ".jpg":
         options = [cv2.IMWRITE_JPEG_QUALITY, 75]
-    _put(path, cv2.imencode(path.suffix, picture[..., ::-1] if picture.ndim == 3 else picture,
-                            options)[1].tobytes())
+    _put(
+        path,
+        cv2.imencode(path.suffix, picture[..., ::-1] if picture.ndim == 3 else picture, options)[
+            1
+        ].tobytes(),
+    )
 
 
 def _mat(path: Path, variables: dict) -> None:
@@ -90,8 +94,9 @@ def salicon(folder: Path, seed: int, scale: float) -> None:
             seen = [view(world, rng) for _ in range(SALICON_OBSERVERS)]
             name = f"COCO_{split}2014_{number:012d}"
             _picture(folder / "images" / split / f"{name}.jpg", render(world, 0, rng))
-            _picture(folder / "maps" / split / f"{name}.png",
-                     blur(np.concatenate(seen), SALICON_SIZE))
+            _picture(
+                folder / "maps" / split / f"{name}.png", blur(np.concatenate(seen), SALICON_SIZE)
+            )
             kinds = [("location", object), ("timestamp", object), ("fixations", object)]
             gaze = np.zeros((len(seen), 1), kinds)
             for row, fixations in zip(gaze[:, 0], seen, strict=True):
@@ -99,9 +104,10 @@ def salicon(folder: Path, seed: int, scale: float) -> None:
                 row["fixations"] = np.floor(fixations[:, :2] + 0.5).astype(np.uint16) + 1
                 row["location"] = row["fixations"]
                 row["timestamp"] = start.astype(np.uint16)
-            _mat(folder / "fixations" / split / f"{name}.mat",
-                 {"image": name, "resolution": np.array([[height, width]], np.uint16),
-                  "gaze": gaze})
+            _mat(
+                folder / "fixations" / split / f"{name}.mat",
+                {"image": name, "resolution": np.array([[height, width]], np.uint16), "gaze": gaze},
+            )
 
 
 def dhf1k(folder: Path, seed: int, scale: float) -> None:
@@ -117,25 +123,35 @@ def dhf1k(folder: Path, seed: int, scale: float) -> None:
             notes = folder / "annotation" / f"{number:04d}"
             for frame in range(frames):
                 name = f"{frame + 1:04d}"
-                _truth(notes / "maps" / f"{name}.png", notes / "fixation" / f"{name}.png",
-                       gaze[frame], DHF1K_SIZE)
-                _mat(notes / "fixation" / "maps" / f"{name}.mat",
-                     {"I": points(gaze[frame], DHF1K_SIZE) // 255})
+                _truth(
+                    notes / "maps" / f"{name}.png",
+                    notes / "fixation" / f"{name}.png",
+                    gaze[frame],
+                    DHF1K_SIZE,
+                )
+                _mat(
+                    notes / "fixation" / "maps" / f"{name}.mat",
+                    {"I": points(gaze[frame], DHF1K_SIZE) // 255},
+                )
 
 
-def _shot(folder: Path, names: list[str], size: tuple[int, int], entropy: list[int],
-          matlab: bool) -> None:
+def _shot(
+    folder: Path, names: list[str], size: tuple[int, int], entropy: list[int], matlab: bool
+) -> None:
     """Write one folder of frames with `images`, `maps` and `fixation`."""
     rng = np.random.default_rng(entropy)
     world = scene(rng, size, max(len(names), 2), SLOW)
     gaze = _gaze(world, rng)
     for frame, name in enumerate(names):
         _picture(folder / "images" / f"{name}.png", render(world, frame, rng))
-        _truth(folder / "maps" / f"{name}.png", folder / "fixation" / f"{name}.png",
-               gaze[frame], size)
+        _truth(
+            folder / "maps" / f"{name}.png", folder / "fixation" / f"{name}.png", gaze[frame], size
+        )
         if matlab:
-            _mat(folder / "fixation" / "maps" / f"{name}.mat",
-                 {"I": points(gaze[frame], size) // 255})
+            _mat(
+                folder / "fixation" / "maps" / f"{name}.mat",
+                {"I": points(gaze[frame], size) // 255},
+            )
 
 
 def hollywood2(folder: Path, seed: int, scale: float) -> None:
@@ -146,8 +162,13 @@ def hollywood2(folder: Path, seed: int, scale: float) -> None:
             first = 1
             for shot, frames in enumerate(shots, 1):
                 names = [f"{clip}_{first + frame:05d}" for frame in range(frames)]
-                _shot(folder / split / f"{clip}_{shot}", names, size,
-                      [seed, 2, part, number, shot], True)
+                _shot(
+                    folder / split / f"{clip}_{shot}",
+                    names,
+                    size,
+                    [seed, 2, part, number, shot],
+                    True,
+                )
                 first += frames
 
 
@@ -156,8 +177,13 @@ def ucf_sports(folder: Path, seed: int, scale: float) -> None:
     for part, (split, clips) in enumerate(UCF.items()):
         for action, number, size, frames in clips[: max(1, round(scale * len(clips)))]:
             names = [f"{action}_{number:03d}_{frame + 1:03d}" for frame in range(frames)]
-            _shot(folder / split / f"{action}-{number:03d}", names, size,
-                  [seed, 3, part, number], False)
+            _shot(
+                folder / split / f"{action}-{number:03d}",
+                names,
+                size,
+                [seed, 3, part, number],
+                False,
+            )
 
 
 def refuse_if_taken(folder: Path) -> None:

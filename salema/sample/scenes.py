@@ -221,8 +221,9 @@ def _thing(
             shown = clock % rng.integers(8, 13) >= rng.integers(3, 6)
     shown = shown & (np.arange(frames) >= first) & (np.arange(frames) <= last)
     corner = camera[first]
-    contrast = drawn[..., 3].max() * _contrast(drawn / max(drawn[..., 3].max(), 1e-3), ground,
-                                               path[first] + corner)
+    contrast = drawn[..., 3].max() * _contrast(
+        drawn / max(drawn[..., 3].max(), 1e-3), ground, path[first] + corner
+    )
     weight = (contrast / CONTRAST) ** 1.5 * (radius / height / RADIUS) ** 0.7
     weight *= (FACE_WEIGHT if face else 1.0) * (1 + speed / height)
     return Thing(drawn, path, shown, first, last, radius, float(weight))
@@ -275,9 +276,7 @@ def render(world: Scene, frame: int, rng: np.random.Generator) -> np.ndarray:
     height, width = world.size
     x, y = world.camera[frame]
     move = np.array([[1, 0, -x], [0, 1, -y]], np.float32)
-    picture = cv2.warpAffine(
-        world.background, move, (width, height), borderMode=cv2.BORDER_REFLECT
-    )
+    picture = cv2.warpAffine(world.background, move, (width, height), borderMode=cv2.BORDER_REFLECT)
     for thing in (*world.things, *world.flashes):
         if thing.shown[frame]:
             _draw(picture, thing, frame)
