@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from salema.files import SalemaError
-from salema.layers import LOGITS, MEAN_BGR, SIGMOID, Branches, reset, salgan
+from salema.layers import LOGITS, MEAN_BGR, SIGMOID, Branches, reset, salgan, scaled
 from salema.params import Model, Placement
 from salema.recurrence import EMA, ConvLSTM, MapLSTM
 
@@ -108,7 +108,8 @@ class SaliencyModel(nn.Module):
             case "ema":
                 return EMA(place.alpha, place.learned)
             case "convlstm" if after == SIGMOID:
-                return MapLSTM(place.hidden or 128, place.short_side, place.decode)
+                hidden = scaled(place.hidden or 128, self.config.width)
+                return MapLSTM(hidden, place.short_side, place.decode)
             case "convlstm":
                 if place.hidden not in (None, channels):
                     raise SalemaError(

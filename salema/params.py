@@ -104,7 +104,7 @@ class Placement(Block):
     residual: bool = False
     dropout: Literal["none", "train", "always"] = "none"
     decode: Literal["cell", "hidden"] = "cell"
-    hidden: Positive | None = None  # channels of a ConvLSTM; None: those of its layer
+    hidden: Positive | None = None  # channels of a ConvLSTM on maps, at width 1.0
     fresh: list[Layer] = []  # layers that start anew
     short_side: Positive | None = None  # a ConvLSTM works at this size
     static: Literal["tuned", "frozen", "plain"] = "tuned"  # plain: nothing is trained

@@ -339,9 +339,11 @@ def test_a_residual_needs_the_same_shape_on_both_sides(after):
         SaliencyModel(TINY, placement)
 
 
-def test_a_hidden_size_fits_the_layer_but_is_free_on_maps():
-    on_maps = Placement(recurrence="convlstm", after=[61], hidden=12)
-    assert SaliencyModel(TINY, on_maps).memories["61"].memory.gates.out_channels == 48
+def test_a_hidden_size_fits_the_layer_but_is_free_on_maps_and_goes_with_the_width():
+    on_maps = Placement(recurrence="convlstm", after=[61], hidden=96)
+    of_width = round(96 * TINY.width)
+    gates = SaliencyModel(TINY, on_maps).memories["61"].memory.gates
+    assert gates.out_channels == 4 * of_width
     inside = Placement(recurrence="convlstm", after=[29], hidden=12)
     with pytest.raises(SalemaError, match="hidden: 12 after layer 29"):
         SaliencyModel(TINY, inside)

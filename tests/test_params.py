@@ -102,7 +102,8 @@ def test_a_profile_is_merged_over_the_rest_key_by_key():
     assert settings.placements["ema30"].after == [30]
     assert settings.placements["ema7"].alpha == 0.1
     assert settings.tune["static"].loss == "bce"  # from above
-    assert settings.tune["static"].epochs == 16  # from the profile
+    profile = raw["profiles"]["sample"]
+    assert settings.tune["static"].epochs == profile["tune"]["static"]["epochs"]
 
 
 def test_the_merge_leaves_the_raw_dictionary_alone():
