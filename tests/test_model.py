@@ -340,10 +340,9 @@ def test_a_residual_needs_the_same_shape_on_both_sides(after):
 
 
 def test_a_hidden_size_fits_the_layer_but_is_free_on_maps_and_goes_with_the_width():
-    on_maps = Placement(recurrence="convlstm", after=[61], hidden=96)
-    of_width = round(96 * TINY.width)
+    on_maps = Placement(recurrence="convlstm", after=[61], hidden=128)
     gates = SaliencyModel(TINY, on_maps).memories["61"].memory.gates
-    assert gates.out_channels == 4 * of_width
+    assert gates.out_channels == 4 * 128 * 0.125
     inside = Placement(recurrence="convlstm", after=[29], hidden=12)
     with pytest.raises(SalemaError, match="hidden: 12 after layer 29"):
         SaliencyModel(TINY, inside)
