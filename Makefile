@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: study test lint bench lab starter clean-scratch
+.PHONY: study test lint bench lab starter
 study: $(STAMP)  ## the whole study of params.yaml's profile; prints where the report is
 	@$(BIN)/python -m dvc repro --quiet || { echo "the study stopped: the line above says why" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
@@ -20,6 +20,13 @@ bench: $(STAMP)  ## speed, as ratios in one run -> reports/benchmark/
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
+
+starter: $(STAMP)  ## the starter weights anew, from $$SALEMA_DATA (see salema/weights/README.md)
+	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }
+	@sed 's/^profile: .*/profile: starter/' params.yaml > .starter.yaml
+	@$(BIN)/salema --params .starter.yaml tune static
+	@$(BIN)/salema convert runs/starter/static/weights.safetensors starter.safetensors --placement ema61 --alpha 0.2 --half
+	@rm .starter.yaml; echo "starter.safetensors"
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "salema needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1) (name another: make PYTHON=python3.12 ...)" >&2; exit 2; }

@@ -6,6 +6,7 @@ training, unless that is asked for and marked.
 
 import csv
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -90,7 +91,12 @@ def score_clip(job: Job) -> Scores:
             sigma = datasets.sigma(clip.size)
             saliency = datasets.blur(first, clip.size, sigma)
             density = datasets.blur(fixations, clip.size, sigma)
-        frames.append(protocol.score(saliency, fixations, density, clip.size, job.negatives, index))
+        try:
+            scores = protocol.score(saliency, fixations, density, clip.size, job.negatives, index)
+        except ValueError as error:
+            where = f"{clip.dataset} {clip.name}, frame {clip.frame_names[index]}"
+            raise SalemaError(f"bad map of {where}: {error} (predict this clip again)") from error
+        frames.append(scores)
     if count < clip.n_frames:
         raise SalemaError(
             f"{count} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name} "
@@ -123,14 +129,16 @@ def score_clips(
         clips: Of one set; their fixations are each other's negatives in s-AUC.
         maps: Where the maps come from.
         protocol: See `salema.protocols`.
-        every: Score each n-th of the frames that the protocol takes.
+        every: Score each n-th of the frames that the protocol takes, at least 1.
         seed: Of every draw.
         seen: Data set -> clips that the weights were trained on.
         allow_seen: Score those too, marked; otherwise they are refused.
 
     Raises:
-        SalemaError: A clip was seen in training, or maps are missing.
+        SalemaError: A clip was seen in training, or maps are missing or broken.
     """  # fmt: skip
+    if every < 1:
+        raise SalemaError(f"--every must be at least 1, not {every} (1 scores each frame)")
     chosen = protocols.get(protocol, clips[0].dataset)
     leaked = [c.name for c in clips if c.name in set((seen or {}).get(c.dataset, []))]
     if leaked and not allow_seen:
@@ -200,7 +208,8 @@ def read_rows(path: Path) -> dict[str, dict[str, float]]:
     """A table clip by clip -> clip -> metric -> score; also peers' (auc, sauc) columns.
 
     Raises:
-        SalemaError: There is no such table, or it names no clips.
+        SalemaError: There is no such table, it names no clips, or holds something else
+            than numbers.
     """
     renamed = {"auc": "auc_judd", "sauc": "auc_shuffled"}
     try:
@@ -208,6 +217,8 @@ def read_rows(path: Path) -> dict[str, dict[str, float]]:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check --paired)") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise SalemaError(f"not a table: {path} (check --paired)") from error
     if not rows or "clip" not in rows[0]:
         raise SalemaError(f"no column clip in {path} (a row a clip is expected)")
     models = list(dict.fromkeys(row.get("model") for row in rows))
@@ -216,7 +227,13 @@ def read_rows(path: Path) -> dict[str, dict[str, float]]:
     table = {}
     for row in rows:
         scores = {renamed.get(k, k): v for k, v in row.items()}
-        table[row["clip"]] = {k: float(v) for k, v in scores.items() if k in METRICS and v}
+        scores = {k: v for k, v in scores.items() if k in METRICS and v}
+        try:
+            table[row["clip"]] = {k: float(v) for k, v in scores.items()}
+        except ValueError as error:
+            raise SalemaError(f"{path}, clip {row['clip']}: {error} (mend that row)") from error
+        if not all(map(math.isfinite, table[row["clip"]].values())):
+            raise SalemaError(f"{path}, clip {row['clip']}: a score is not finite (mend that row)")
     return table
 
 
@@ -293,7 +310,7 @@ def seen_by(weights: Path | None) -> dict[str, list[str]]:
     try:
         with safe_open(weights, "np") as file:
             return json.loads((file.metadata() or {})["salema"])["seen"]
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise SalemaError(f"{weights} does not tell its training clips (is it ours?)") from error
 
 
@@ -340,7 +357,7 @@ def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
     settings, rows, result = params.evaluate, [], {}
     for dataset, split in params.data.evaluate.items():
         clips = datasets.load(params.root, dataset, split)
-        if baseline == "human" and not clips[0].has_observers:
+        if baseline == "human" and not any(clip.has_observers for clip in clips):
             continue
         prior = None
         if baseline == "centre-prior":

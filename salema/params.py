@@ -91,6 +91,7 @@ class Finetune(Training):
     bptt_frames: Positive = 10
     frames_per_clip: Positive | None = None  # None: the whole clip
     alpha_learning_rate: Rate = 0.1
+    fresh_learning_rate: Rate | None = None  # of what starts anew: a ConvLSTM, `fresh` layers
     augment: Literal["none", "flip"] = "none"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from salema import baselines, writers
 from salema.datasets import Clip
+from salema.datasets.splits import PARTS
 from salema.files import SalemaError
 
 
@@ -33,28 +34,63 @@ class Maps:
 
 def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
     """Maps that lie in a folder: a gray video, an array, or pictures named like the frames."""
-    for base in (folder / clip.dataset, folder):
-        if (path := base / f"{clip.name}.mkv").exists():
+    found = _places(folder, clip)
+    if not found:
+        raise SalemaError(
+            f"no maps of {clip.dataset} {clip.name} in {folder} (expected {clip.name}/<frame>.png, "
+            f"{clip.name}.npy or {clip.name}.mkv; --split and --videos choose clips)"
+        )
+    if len(found) > 1:
+        both = " and ".join(str(path.relative_to(folder)) for path in found[:2])
+        raise SalemaError(
+            f"maps of {clip.dataset} {clip.name} lie twice in {folder}: {both} (keep one of them)"
+        )
+    path = found[0]
+    if path.is_dir():
+        return _pictures(path, clip)
+    match path.suffix:
+        case ".mkv":
             return writers.read_gray(path)
-        if (path := base / f"{clip.name}.npy").exists():
-            return iter(np.load(path, mmap_mode="r"))
-        if clip.n_frames == 1 and (path := base / f"{clip.name}.png").exists():
-            return iter([_picture(path)])
-        if (path := base / clip.name).is_dir():
-            inner = [p for p in path.iterdir() if p.is_dir() and p.name.endswith("_predictions")]
-            return _pictures(inner[0] if inner else path, clip)
-    raise SalemaError(
-        f"no maps of {clip.dataset} {clip.name} in {folder} (expected {clip.name}/<frame>.png, "
-        f"{clip.name}.npy or {clip.name}.mkv)"
-    )
+        case ".npy":
+            return _array(path, clip)
+    return iter([_picture(path)])
+
+
+def _places(folder: Path, clip: Clip) -> list[Path]:
+    """The files and folders that hold the maps of a clip, wherever `salema predict` puts them.
+
+    That is right in the folder, or below the set's name (and its part), or below
+    `<model>_predictions`; or, as the original has it, in such a folder inside the clip's own.
+    """
+    parts = [folder / PARTS[clip.split], folder / clip.dataset / PARTS[clip.split]]
+    bases = [folder, folder / clip.dataset, *parts, *sorted(folder.glob("*_predictions"))]
+    kinds = [".mkv", ".npy", *([".png"] if clip.n_frames == 1 else [])]
+    found = []
+    for base in bases:
+        found += [p for kind in kinds if (p := base / f"{clip.name}{kind}").is_file()]
+        if (inside := base / clip.name).is_dir():
+            found += sorted(inside.glob("*_predictions*")) or [inside]
+    return found
+
+
+def _array(path: Path, clip: Clip) -> Iterator[np.ndarray]:
+    """The maps in a `.npy` file: (T, H, W), or (H, W) of an image."""
+    try:
+        maps = np.load(path, mmap_mode="r", allow_pickle=False)
+        maps = maps[None] if maps.ndim == 2 and clip.n_frames == 1 else maps
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+        raise SalemaError(f"no array of numbers in {path} (predict this clip again)") from error
+    if maps.ndim != 3 or maps.dtype.kind not in "fiu":
+        raise SalemaError(f"{path} holds {maps.dtype} {maps.shape}, not maps (T, H, W) (mend it)")
+    return iter(maps)
 
 
 def _pictures(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
     """Pictures by the frames' names, as text or as numbers (0001 is 00001)."""
     numbered = {p.stem: p for p in folder.glob("*.png")}
-    by_number = {int(stem): p for stem, p in numbered.items() if stem.isdigit()}
+    by_number = {int(stem): p for stem, p in numbered.items() if stem.isdecimal()}
     for name in clip.frame_names:
-        path = numbered.get(name) or (by_number.get(int(name)) if name.isdigit() else None)
+        path = numbered.get(name) or (by_number.get(int(name)) if name.isdecimal() else None)
         if path is None:
             raise SalemaError(f"no map {name}.png in {folder} (predict this clip again)")
         yield _picture(path)

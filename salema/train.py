@@ -297,12 +297,21 @@ class Learner:
 
 
 def _optimizer(model: SaliencyModel, settings: Training) -> torch.optim.Optimizer:
-    alphas = [p for name, p in model.named_parameters() if name.endswith("alpha_logit")]
-    rest = [p for name, p in model.named_parameters() if not name.endswith("alpha_logit")]
-    groups = [{"params": rest, "lr": settings.learning_rate,
-               "weight_decay": settings.weight_decay}]  # fmt: skip
-    if alphas and isinstance(settings, Finetune):
+    """Three groups: alphas, what starts anew with this placement, and the rest."""
+    names = tuple(f"layers.{layer}." for layer in model.placement.fresh)
+    alphas, fresh, rest = [], [], []
+    for name, parameter in model.named_parameters():
+        if name.endswith("alpha_logit"):
+            alphas.append(parameter)
+        else:
+            (fresh if name.startswith(("memories.", *names)) else rest).append(parameter)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    groups = [{"params": rest, "lr": rate, "weight_decay": decay}]
+    if isinstance(settings, Finetune):
+        fast = settings.fresh_learning_rate or rate
+        groups.append({"params": fresh, "lr": fast, "weight_decay": decay})
         groups.append({"params": alphas, "lr": settings.alpha_learning_rate, "weight_decay": 0.0})
+    groups = [group for group in groups if group["params"]]
     match settings.optimizer:
         case "adam":
             return torch.optim.Adam(groups, fused=True)

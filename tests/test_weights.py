@@ -15,7 +15,7 @@ from salema import weights
 from salema.files import SalemaError
 from salema.model import PLACEMENTS, SaliencyModel
 from salema.params import Model, Placement
-from salema.weights import Card
+from salema.weights import Card, build, read, save
 
 TINY = Model(size=[32, 48], width=0.125, std=64.0)
 
@@ -277,3 +277,24 @@ def test_a_save_that_fails_leaves_the_old_file_whole(file, monkeypatch):
 def test_saving_below_a_file_is_told(file):
     with pytest.raises(SalemaError, match="cannot"):
         weights.save(built(), file / "below.safetensors", Card())
+
+
+def test_an_untrained_ema_goes_into_a_static_file(tmp_path):
+    static = build("static", config=Model(size=[32, 48], width=0.125))
+    save(static, tmp_path / "static.safetensors", Card(run="static", seen={"OSIE": ["1001"]}))
+    placed = read(tmp_path / "static.safetensors", "ema61", 0.25)
+    assert placed.placement.after == [61]
+    assert placed.alphas()["61"] == pytest.approx(0.25)
+    assert placed.card.seen == {"OSIE": ["1001"]}
+    for key, tensor in static.state_dict().items():
+        assert torch.equal(placed.state_dict()[key], tensor)
+
+
+def test_another_alpha_takes_the_place_of_ours(tmp_path):
+    path = tmp_path / "ema30.safetensors"
+    save(build("ema30", config=Model(size=[32, 48], width=0.125)), path, Card())
+    assert read(path, alpha=0.5).alphas()["30"] == pytest.approx(0.5)
+    with pytest.raises(SalemaError, match="another placement"):
+        read(path, "ema61")
+    with pytest.raises(SalemaError, match=r"in \(0, 1\]"):
+        read(path, alpha=1.5)

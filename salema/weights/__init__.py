@@ -61,8 +61,10 @@ def load(
             weights that come with the package.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: "auto" (bf16 where it is native), "fp32" or "bf16".
-        placement: For the authors' files, which do not tell.
-        alpha: For the authors' EMA files without one: the weight of the newest frame.
+        placement: For the authors' files, which do not tell; or an EMA to put, untrained,
+            into a static file of ours.
+        alpha: Weight of the newest frame, for the authors' EMA files without one; or to be
+            used instead of ours.
         sha256: What the file must hash to.
 
     Raises:
@@ -97,8 +99,35 @@ def read(
     if head.lstrip()[:1] == b"<":
         raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
     if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
-        return _read_ours(path)
+        return _placed(_read_ours(path), placement, alpha, path)
     return authors.load(path, placement, alpha)
+
+
+def _placed(
+    model: SaliencyModel, placement: Placement | None, alpha: float | None, path: Path
+) -> SaliencyModel:
+    """A model of ours with an EMA that it was not trained with, or with another alpha.
+
+    Raises:
+        SalemaError: The file has a recurrence of another kind or place, or alpha is not one.
+    """
+    wanted = placement or model.placement
+    if alpha is not None:
+        if wanted.recurrence != "ema" or not 0 < alpha <= 1:
+            raise SalemaError(f"--alpha {alpha} does not fit {path} (in (0, 1], for an EMA only)")
+        wanted = wanted.model_copy(update={"alpha": alpha, "learned": False})
+    if wanted == model.placement:
+        return model
+    of_static = model.placement.recurrence == "none" and wanted.recurrence == "ema"
+    if not of_static and (wanted.recurrence, wanted.after) != ("ema", model.placement.after):
+        raise SalemaError(f"{path} holds another placement (leave --placement out)")
+    placed = SaliencyModel(model.config, wanted)
+    placed.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if not k.endswith("alpha_logit")},
+        strict=False,
+    )
+    placed.card = model.card
+    return placed
 
 
 def _check_hash(found: str, wanted: str, path: Path) -> None:
@@ -153,6 +182,7 @@ def save(model: SaliencyModel, path: str | Path, card: Card, half: bool = False)
     with atomic(path) as part:
         # One key: with two, safetensors writes different bytes on every run.
         save_file(tensors, part, metadata={"salema": json.dumps(described, sort_keys=True)})
+        part.chmod(0o644)  # safetensors makes it readable by its owner only
 
 
 def convert(
