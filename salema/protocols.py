@@ -266,7 +266,8 @@ def _dhf1k(frame: _Frame) -> Scores:
     saliency = frame.saliency.astype(np.float64)
     if saliency.shape != frame.size:
         rows, columns = (_bicubic(*n) for n in zip(saliency.shape, frame.size, strict=True))
-        saliency = rows @ saliency @ columns.T
+        flat = saliency.min() == saliency.max()  # rounding would give it an order of pixels
+        saliency = np.full(frame.size, saliency[0, 0]) if flat else rows @ saliency @ columns.T
     fixated, pixels = np.unique(frame.cells()), saliency.size
     scores = metrics.score_frame(saliency, fixated, frame.density)
     scores["nss"] *= np.sqrt((pixels - 1) / pixels)

@@ -6,13 +6,13 @@ import math
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import trees
 import yaml
 from safetensors.numpy import save_file
-from test_predict import network
 
 from salema import datasets, evaluate, params, predict, writers
 from salema.__main__ import main
@@ -52,7 +52,7 @@ def blurred(clips, lag=0):
         maps = []
         for points in clip.fixations():
             points = points if len(points) else np.array([(9.0, 9.0, -1.0)])
-            points = points + (lag, 0, 0)
+            points = points + np.array((lag, 0, 0))
             maps.append(np.round(255 * datasets.blur(points, clip.size, 5.0)).astype(np.uint8))
         made[clip.name] = np.stack(maps)
     return made
@@ -78,6 +78,22 @@ def videos(folder, made):
             for saliency in maps:
                 writer.write(saliency.astype(np.float32) / 255, None, "")
     return folder
+
+
+class Slope:
+    """Stands for a model: each map rises to the right, from a start that moves with the frame."""
+
+    chunk = 2
+    config = SimpleNamespace(size=SIZE)
+
+    def fit(self, frame):
+        return frame
+
+    def step(self, frames, state):
+        first = state or 0
+        columns = np.arange(SIZE[1]) % 11
+        maps = [np.tile(np.roll(columns, first + k), (SIZE[0], 1)) for k in range(len(frames))]
+        return np.stack(maps).astype(np.float32), first + len(frames)
 
 
 def rows(folder, clips, protocol="exact", **options):
@@ -154,7 +170,7 @@ def test_numbers_are_no_text_the_tenth_frame_follows_the_ninth(tmp_path):
 
 
 def test_maps_of_a_data_set_are_found_where_predict_writes_them(tmp_path, clips):
-    model = network()
+    model = Slope()
     out = tmp_path / "out"
     predict.predict_dataset(model, clips, out, "png", False, "mine")
     below, above = rows(out / "mine_predictions", clips), rows(out, clips)
@@ -171,12 +187,12 @@ def test_maps_of_shots_are_found_inside_the_shots_folders(tmp_path, form):
         frames = [f"actioncliptest00001_{number:05d}" for number in numbers]
         trees.shot(tmp_path / "Hollywood-2" / "testing" / name, frames)
     clips = datasets.load(tmp_path, "Hollywood-2", "test")
-    predict.predict_dataset(network(), clips, tmp_path / "out", form, False, "mine")
+    predict.predict_dataset(Slope(), clips, tmp_path / "out", form, False, "mine")
     found = rows(tmp_path / "out", clips)
     assert [row["frames"] for row in found.values()] == [4, 1]
     assert found == rows(tmp_path / "out" / "Hollywood-2" / "testing", clips)
     # As the original has it: inside the data set's own folders.
-    predict.predict_dataset(network(), clips, tmp_path, form, False, "mine")
+    predict.predict_dataset(Slope(), clips, tmp_path, form, False, "mine")
     assert found == rows(tmp_path, clips)
 
 
@@ -216,7 +232,6 @@ def test_a_folder_that_is_none_or_holds_other_maps_gets_one_line(tmp_path, refus
     told = refused("empty")
     assert "no maps of DHF1K 0601 in empty" in told and "--split and --videos" in told
     assert "evaluate what?" in refused()
-    assert "did you mean" in refused(mine, "--protocol", "exakt") or True
 
 
 @pytest.mark.parametrize(("written", "meant"), [("exakt", "exact"), ("dhf-1k", "dhf1k"),
@@ -573,7 +588,7 @@ def test_the_study_refuses_leaked_clips_and_marks_them_when_asked(study):
 
 
 def test_an_unknown_run_and_missing_maps_get_one_line(study):
-    with pytest.raises(SalemaError, match="unknown run 'statik'.*did you mean static"):
+    with pytest.raises(SalemaError, match=r"unknown run 'statik'.*did you mean static"):
         evaluate.evaluate_run(study, "statik")
     (study.run_folder("static") / "maps" / "DHF1K" / "0602.mkv").unlink()
     with pytest.raises(SalemaError, match="no maps of DHF1K 0602"):
