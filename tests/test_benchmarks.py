@@ -1,13 +1,20 @@
 """The bench runs at tiny sizes; how long anything takes is not asked here."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the bench is no part of the installed package
+
+from benchmarks import scale, straightforward, timing, video  # noqa: E402
+
 TINY = """
 import sys
 from pathlib import Path
@@ -24,4 +31,67 @@ def bench(tmp_path_factory):
     command = [sys.executable, "-c", TINY, str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert [path.name for path in out.parent.iterdir()] == ["machine.json"]
     return json.loads(out.read_text()), done.stdout
+
+
+def test_every_section_is_measured_and_printed(bench):
+    told, printed = bench
+    sections = {row["section"].split(":")[0] for row in told["rows"]}
+    assert sections == {
+        "network alone", "placements", "dials", "a file of 64x36", "length of a video",
+        "training on clips", "metrics of a frame",
+    }  # fmt: skip
+    assert all(row["section"] in printed and row["what"] in printed for row in told["rows"])
+    for row in told["rows"]:
+        assert row["low"] <= row["median"] <= row["high"], row["what"]
+        assert row["median"] > 0 or row["unit"] in ("%", "of 1"), row["what"]
+
+
+def test_the_file_names_the_machine_and_nobodys_folders(bench):
+    told, _ = bench
+    assert told["machine"]["torch"] == torch.__version__
+    assert told["machine"]["threads"] >= 1 and told["machine"]["cpu"]
+    assert not re.search(r'"[^"]*/(home|tmp|work|root|Users)/', json.dumps(told))
+
+
+def test_ours_and_the_straightforward_path_make_the_same_maps(bench):
+    rows = {row["what"]: row["median"] for row in bench[0]["rows"]}
+    assert rows["fp32 from straightforward, at most"] < 1e-4
+
+
+@pytest.mark.parametrize("name", ["static", "ema7-54", "ema30-residual", "clstm30", "videosalgan"])
+def test_the_straightforward_path_is_that_of_each_placement(name):
+    model = scale.random_model(name, 0.125, (32, 48)).prepare("cpu", "fp32")
+    frames = np.stack(list(scale.scenes(4, (32, 48))))
+    simple = straightforward.Straightforward(model)
+    expected = np.stack([simple(frame) for frame in frames])
+    np.testing.assert_allclose(model.predict(frames), expected, atol=1e-4)
+    assert expected.std() > 0.01
+
+
+def test_calls_take_turns_and_the_first_round_does_not_count():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = timing.take_turns(calls, 3)
+    assert "".join(order) == "abababab"
+    assert [len(some) for some in seconds.values()] == [3, 3]
+
+
+def test_a_ratio_is_the_median_of_ratios_within_rounds():
+    row = timing.row("s", "w", [1.0, 2.0, 8.0], per=2, base=[1.0, 3.0, 4.0], limit=0.25)
+    assert (row.median, row.low, row.high) == (1000, 500, 4000)
+    assert row.ratio == 2  # of 2, 3 and 1
+    assert row.of_limit == 0.25
+
+
+def test_the_work_of_a_frame_is_that_of_the_layers():
+    from benchmarks.network import gflop
+
+    assert gflop(scale.random_model("static", 0.125, (192, 256))) == pytest.approx(1.27, abs=0.01)
+
+
+def test_peak_memory_is_that_of_this_process():
+    before = video.peak_bytes()
+    held = np.ones(64 * 2**20, np.uint8)
+    assert video.peak_bytes() >= max(before, held.nbytes)

@@ -151,7 +151,7 @@ def test_the_folder_may_come_from_the_environment_or_the_command(root, capsys, m
     assert command(None, capsys=capsys)[0] == 0
 
 
-def test_the_sample_needs_no_folder_and_paper_never_falls_back_to_it(monkeypatch, capsys):
+def test_the_sample_needs_no_folder_and_paper_never_falls_back_to_it(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("SALEMA_DATA", raising=False)
     raw = yaml.safe_load(Path("params.yaml").read_text())

@@ -1,0 +1,214 @@
+"""The repository agrees with itself: README, Makefile, packaging, notebooks, what git tracks."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import salema
+from salema.__main__ import _parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+TARGETS = ("study", "test", "lint", "bench", "lab")
+
+
+# ---------------------------------------------------------------------- README
+
+
+def tree():
+    """Path -> what the README says of it, from the block below `What lies where`."""
+    block = README.split("## What lies where")[1].split("```")[1]
+    rows = (re.match(r"(\S+)\s+(.*)", line) for line in block.strip().splitlines())
+    return {row[1]: row[2] for row in rows}
+
+
+def named():
+    """Paths of this repository that the README names in its tree, its links, its text."""
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    quoted = re.findall(r"`([\w./-]+)`", text)
+    top = {path.name for path in ROOT.iterdir()} - {"runs"}
+    own = [name for name in quoted if "." in name.strip("./") or "/" in name]
+    own = [name for name in own if name.split("/")[0] in top]
+    return sorted({*tree(), *own, *(link for link in links if "//" not in link)})
+
+
+def test_the_readme_names_enough_paths_to_find_ones_way():
+    assert {"salema/", "params.yaml", "dvc.yaml", "notebooks/", "tests/"} <= set(named())
+
+
+@pytest.mark.parametrize("path", named())
+def test_every_path_that_the_readme_names_exists(path):
+    assert (ROOT / path).exists()
+    assert (ROOT / path).is_dir() or not path.endswith("/")
+
+
+def test_every_folder_that_git_tracks_stands_in_the_readmes_tree():
+    folders = {path.split("/")[0] for path in tracked() if "/" in path and path[0] != "."}
+    assert folders - {"data"} <= {path.rstrip("/") for path in tree()}
+
+
+def test_every_command_that_the_readme_shows_is_one():
+    (commands,) = [a.choices for a in _parser()._actions if isinstance(a.choices, dict)]
+    shown = set(re.findall(r"(?:^|`)salema ([a-z]+)", README, flags=re.MULTILINE))
+    assert {"predict", "evaluate", "convert", "index"} <= shown <= set(commands)
+    makes = set(re.findall(r"\bmake ([a-z]+)\b", re.sub(r"git and make,[^.]*", "", README)))
+    assert {"study", "test"} <= makes <= set(TARGETS)
+
+
+# ---------------------------------------------------------------------- make
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_make_has_the_target_says_what_it_does_and_installs_what_it_needs(target):
+    assert re.search(rf"^{target}: \$\(STAMP\)  ## \w+", MAKEFILE, flags=re.MULTILINE)
+    assert target in re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
+
+
+def test_the_gate_and_the_workflow_run_the_readmes_two_commands():
+    for path in (".ci/run", ".github/workflows/ci.yml"):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert "make test" in text and "make study" in text
+
+
+def test_an_old_python_is_told_so_in_one_line():
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert f"salema needs Python {oldest} or newer" in MAKEFILE
+    assert f"({', '.join(oldest.split('.'))})" in MAKEFILE  # what it compares with
+    assert f"Python {oldest}" in README
+
+
+# ---------------------------------------------------------------------- packaging
+
+
+def requirements():
+    """Everything that pyproject.toml names, extras too, but not the package itself."""
+    project = PROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    found = [Requirement(line) for lines in groups for line in lines]
+    return [requirement for requirement in found if requirement.name != project["name"]]
+
+
+def lock():
+    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def test_every_line_of_the_lock_pins_one_version_without_a_local_part():
+    for line in lock():
+        assert re.fullmatch(r"[\w.-]+==[\w.]+", line), line
+    assert len({canonicalize_name(line.split("==")[0]) for line in lock()}) == len(lock())
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_the_lock_pins_everything_that_the_project_names(requirement):
+    pins = {canonicalize_name(name): pin for name, pin in (line.split("==") for line in lock())}
+    assert requirement.specifier.contains(Version(pins[canonicalize_name(requirement.name)]))
+
+
+def test_torch_is_pinned_to_the_version_that_exists_for_every_platform():
+    assert "torch==2.13.0" in lock()
+
+
+def test_the_conda_environment_takes_everything_from_the_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    python, pip, inner = environment["dependencies"]
+    assert python == f"python{PROJECT['project']['requires-python']}" and pip == "pip"
+    (line,) = inner["pip"]
+    extras = re.fullmatch(r"-e \.(?:\[([\w,]+)\])?", line)[1] or ""
+    assert set(filter(None, extras.split(","))) <= set(PROJECT["project"]["optional-dependencies"])
+    assert environment["name"] == PROJECT["project"]["name"]
+
+
+def test_extras_name_extras_that_exist():
+    extras = PROJECT["project"]["optional-dependencies"]
+    for requirement in (Requirement(line) for lines in extras.values() for line in lines):
+        if requirement.name == "salema":
+            assert requirement.extras <= set(extras)
+
+
+def test_what_is_installed_is_all_of_the_package():
+    settings = PROJECT["tool"]["setuptools"]
+    folders = {path.parent for path in (ROOT / "salema").rglob("__init__.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(settings["packages"]) == packages
+    shipped = {ROOT / name.replace(".", "/") / pattern
+               for name, patterns in settings["package-data"].items()
+               for pattern in patterns}  # fmt: skip
+    found = {path for pattern in shipped for path in pattern.parent.glob(pattern.name)}
+    others = {ROOT / path for path in tracked() if path.startswith("salema/")}
+    assert found == {path for path in others if path.suffix != ".py"}
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert salema.__version__ == PROJECT["project"]["version"] == str(citation["version"])
+
+
+# ---------------------------------------------------------------------- notebooks
+
+
+def test_every_notebook_is_a_stage_and_stands_in_the_readme():
+    assert re.findall(r"\d\d_\w+", tree()["notebooks/"]) == NOTEBOOKS
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    listed = list(stages["report"]["foreach"])
+    listed += re.findall(r"report (\S+)", stages["ablation"]["cmd"])
+    assert sorted(listed) == NOTEBOOKS
+
+
+# ---------------------------------------------------------------------- what git tracks
+
+
+def tracked():
+    """The files that git tracks or would."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a clone")
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
+
+
+def texts():
+    """Path -> text of every tracked text, without the pictures that pages hold."""
+    for path in tracked():
+        if path.startswith("data/sample/"):
+            continue
+        data = (ROOT / path).read_bytes()
+        if b"\0" not in data[:8192]:
+            yield path, re.sub(r"[A-Za-z0-9+/=]{200,}", "", data.decode("utf-8"))
+
+
+def test_no_text_holds_a_path_of_somebodys_machine():
+    path = re.compile(r"(?<![\w.<{])/(home|root|tmp|Users|mnt|var/folders)/\w+")
+    found = {(name, match[0]) for name, text in texts() for match in path.finditer(text)}
+    assert not found
+
+
+def test_no_text_names_the_host_of_a_package_registry():
+    host = re.compile(r"\b(pypi|pythonhosted|anaconda|npmjs|download\.pytorch)\.(org|com)\b")
+    option = re.compile(r"--(extra-)?index-url|--find-links")
+    found = {
+        (name, match[0])
+        for name, text in texts()
+        for pattern in (host, option)
+        for match in pattern.finditer(text)
+        if name != "tests/test_repository.py"
+    }
+    assert not found
+
+
+def test_nothing_large_is_tracked_but_the_starter_weights():
+    large = {path for path in tracked() if (ROOT / path).stat().st_size > 1_000_000}
+    allowed = {path for path in large if path.startswith(("salema/weights/", "reports/"))}
+    assert large == allowed
