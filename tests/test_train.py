@@ -1,5 +1,6 @@
 """Training in miniature: what changes, what stays, where it starts, how it ends."""
 
+import copy
 import csv
 import json
 import shutil
@@ -20,6 +21,7 @@ from salema.params import Finetune, Model, Placement, Tune
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "data" / "sample"
+STUDY = yaml.safe_load((ROOT / "params.yaml").read_text())
 FEW = {"SALICON/images": 3, "SALICON/maps": 3, "SALICON/fixations": 3}  # files a split
 NO_STEP = 1e-9  # a learning rate that leaves weights where they start
 
@@ -44,7 +46,7 @@ def little(root):
 
 def raw(root):
     """The study's own parameters with the smallest budget."""
-    study = yaml.safe_load((ROOT / "params.yaml").read_text())
+    study = copy.deepcopy(STUDY)
     one = {"epochs": 1, "batch": 3, "optimizer": "adamw", "learning_rate": 1e-3, "augment": "none"}
     study["profile"] = "tiny"
     study["profiles"] = {
@@ -472,7 +474,7 @@ def test_the_card_says_what_made_the_weights(study):
 
 
 def test_the_models_own_placements_are_those_of_the_study():
-    study = params.read(ROOT / "params.yaml")
+    study = params.from_dict(STUDY)
     for name, placement in PLACEMENTS.items():
         if name not in ("static", "videosalgan"):
             assert study.placements[name] == placement, name
