@@ -46,7 +46,7 @@ def run(session, frames):
     return np.stack(maps)
 
 
-ON_MAPS = Placement(recurrence="convlstm", after=[61], hidden=5, short_side=40)
+ON_MAPS = Placement(recurrence="convlstm", after=[61], hidden=64, short_side=40)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_step_by_step_onnx_gives_the_maps_of_pytorch(placement, tmp_path):
     assert maps.dtype == np.float32 and maps.shape == (6, *SIZE)
     np.testing.assert_allclose(maps, expected, atol=1e-3)
     without_memory = model.step_images(frames)
-    assert np.abs(expected[1:] - without_memory[1:]).max() > 0.01  # or nothing was shown
+    assert np.abs(expected[1:] - without_memory[1:]).max() > 0.003  # or nothing was shown
     np.testing.assert_allclose(run(session, frames), maps)  # a new clip starts anew
 
 

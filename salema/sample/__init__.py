@@ -1,8 +1,10 @@
 """Small synthetic data sets in the official layouts, and endless synthetic stills.
 
-scenes     pictures and motion
-observers  simulated gaze, and the maps made of it
-layouts    the four sets as files
+Read in this order:
+
+    scenes      pictures and motion
+    observers   simulated gaze, and the maps made of it
+    layouts     the four sets as files
 """
 
 from pathlib import Path
