@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from salema.datasets import Clip, FrameCache, blur, sigma
+from salema.files import SalemaError
 from salema.params import Finetune, Tune
 
 SALBCE = ("flip", "flip-vertical", "rotate", "none")
@@ -83,13 +84,12 @@ def _images(
     rng = np.random.default_rng(seed)
     pairs = []
     for clip, frame in items:
-        image = np.asarray(cache.frames(clip)[frame : frame + 1])[0]
+        image = _part(cache.frames(clip), clip, frame, 1)[0]
+        target = _part(cache.maps(clip), clip, frame, 1)[0]
         if augment == "zoom":
-            counts = np.asarray(cache.fixations(clip)[frame : frame + 1])[0]
-            target = np.asarray(cache.maps(clip)[frame : frame + 1])[0]
+            counts = _part(cache.fixations(clip), clip, frame, 1)[0]
             image, target = zoomed(image, target, counts, rng)
         else:
-            target = np.asarray(cache.maps(clip)[frame : frame + 1])[0]
             image, target = augmented(image, target, augment, rng)
         if half:
             small = (image.shape[1] // 2, image.shape[0] // 2)
@@ -98,6 +98,21 @@ def _images(
         pairs.append((image, target))
     frames = np.stack([image for image, _ in pairs])[:, None]
     return frames, np.stack([target for _, target in pairs])[:, None]
+
+
+def _part(array: np.ndarray, clip: Clip, start: int, count: int) -> np.ndarray:
+    """So many rows of a clip's array.
+
+    Raises:
+        SalemaError: The source broke off before.
+    """
+    part = np.asarray(array[start : start + count])
+    if len(part) < count:
+        raise SalemaError(
+            f"{clip.dataset} {clip.name} ends after {len(array)} of {clip.n_frames} frames "
+            "(copy it again; `salema index --check` tells more)"
+        )
+    return part
 
 
 def augmented(
@@ -211,8 +226,8 @@ def _clips(
 ) -> tuple[np.ndarray, np.ndarray]:
     frames, targets = [], []
     for clip, start, flip in parts:
-        some = np.asarray(cache.frames(clip)[start : start + count])
-        wanted = np.asarray(cache.maps(clip)[start : start + count])
+        some = _part(cache.frames(clip), clip, start, count)
+        wanted = _part(cache.maps(clip), clip, start, count)
         frames.append(some[:, :, ::-1] if flip else some)
         targets.append(wanted[:, :, ::-1] if flip else wanted)
     return np.stack(frames), np.stack(targets)

@@ -128,6 +128,8 @@ class Placement(Block):
             raise ValueError("`hidden` and `short_side` belong to recurrence: convlstm")
         if self.short_side and self.after != [61]:
             raise ValueError("`short_side` belongs to a ConvLSTM on the maps, after: [61]")
+        if self.thaw and self.static != "tuned":
+            raise ValueError(f"`thaw` belongs to static: tuned, not to {self.static}")
         return self
 
 

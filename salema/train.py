@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from salema import datasets, weights
@@ -38,18 +38,26 @@ def tune(params: Params, run: str) -> Path:
     """Train a static network on images; returns the weights file.
 
     Raises:
-        SalemaError: No such run under `tune`, or its data are missing.
+        SalemaError: No such run under `tune`, its data are missing, or what it starts from
+            does not fit.
     """
     settings = params.tune[choose(run, params.tune, "run of tune")]
+    size = params.model.size
+    if settings.half_epochs and any(side % 32 for side in size):
+        raise SalemaError(f"tune.{run}.half_epochs needs sides in 32s, not {size} (change one)")
     clips = _clips(params, params.data.tune, "train")
     job = Job(params, run, settings, clips, _clips(params, params.data.tune, "val"))
+    start = None if settings.init is None else job.start_from(Path(settings.init))
+    if start is not None and start.placement.recurrence != "none":
+        raise SalemaError(f"{settings.init} holds a memory, tune.{run} is static (mend init)")
 
     def fresh() -> SaliencyModel:
-        if settings.init is not None:
-            return weights.read(settings.init)
-        model = SaliencyModel(params.model, weights.PLACEMENTS["static"], params.model.branches)
-        if params.model.encoder == "imagenet":
-            imagenet_encoder(model.layers, params.model.std)
+        model = start
+        if start is None:
+            static = weights.PLACEMENTS["static"]
+            model = SaliencyModel(params.model, static, params.model.branches)
+            if params.model.encoder == "imagenet":
+                imagenet_encoder(model.layers, params.model.std)
         if settings.train == "decoder":
             model.layers[:FIRST_DECODER].requires_grad_(False)
         return model
@@ -78,26 +86,29 @@ def finetune(
         settings = settings.model_copy(update={"learning_rate": placement.learning_rate})
     start = Path(init or params.run_folder("static") / "weights.safetensors")
     sets = [choose(dataset, datasets.DATASETS, "data set")] if dataset else params.data.finetune
-    static = weights.read(start)
+    if placement.static == "plain":
+        job, static = None, weights.read(start)
+    else:
+        job = Job(params, run, settings, _clips(params, sets, "train"), _clips(params, sets, "val"))
+        job.thaw = placement.thaw
+        static = job.start_from(start)
 
     def fresh() -> SaliencyModel:
         model = SaliencyModel(static.config, placement)
-        fresh_layers = () if static.placement == placement else placement.fresh
-        own = {f"layers.{layer}.{kind}" for layer in fresh_layers for kind in ("weight", "bias")}
+        # What a placement makes of its own; one that goes on keeps what it has learned.
+        own = {f"layers.{layer}.{kind}" for layer in placement.fresh for kind in ("weight", "bias")}
+        own |= {f"memories.{layer}.alpha_logit" for layer in placement.after}
+        own = set() if static.placement == placement else own
         kept = {key: tensor for key, tensor in static.state_dict().items() if key not in own}
         model.load_state_dict(kept, strict=False)
         model.layers.requires_grad_(placement.static == "tuned")
         return model
 
-    if placement.static == "plain":
+    if job is None:
         card = copy.copy(static.card)
         card.run = run
         torch.manual_seed(params.seed)
         return _write(params, run, fresh(), card, [])
-    job = Job(params, run, settings, _clips(params, sets, "train"), _clips(params, sets, "val"))
-    job.seen = dict(static.card.seen)
-    job.start = hashlib.sha256(start.read_bytes()).hexdigest()
-    job.thaw = placement.thaw
     return job.run_to_the_end(fresh)
 
 
@@ -124,13 +135,30 @@ class Job:
     def __post_init__(self) -> None:
         self.cache = datasets.study_cache(tuple(self.params.model.size))
 
+    def start_from(self, path: Path) -> SaliencyModel:
+        """Weights to go on from; what they saw, this run's weights have seen.
+
+        Raises:
+            SalemaError: The file cannot be read, or is for another size.
+        """
+        model = weights.read(path)
+        if model.config.size != self.params.model.size:
+            raise SalemaError(
+                f"{path} is for {model.config.size}, profile {self.params.profile} trains at "
+                f"{self.params.model.size} (make model.size the same)"
+            )
+        self.seen = dict(model.card.seen)
+        self.start = hashlib.sha256(path.read_bytes()).hexdigest()
+        return model
+
     def run_to_the_end(self, fresh: object) -> Path:
         """Train the model that `fresh()` makes, or continue; write weights and losses."""
         torch.manual_seed(self.params.seed + zlib.crc32(self.run.encode()))
         learner = Learner(fresh(), self)
         checkpoint = SCRATCH / "training" / self.key() / "checkpoint.pt"
-        if checkpoint.exists():
-            learner.load_state_dict(torch.load(checkpoint, weights_only=True))
+        saved = torch.load(checkpoint, weights_only=True) if checkpoint.exists() else None
+        if saved is not None and saved["epoch"] <= self.settings.epochs:  # not of a longer run
+            learner.load_state_dict(saved)
             tqdm.write(f"{self.run}: continuing after epoch {learner.epoch}")
         while learner.epoch < self.settings.epochs:
             learner.one_epoch()
@@ -186,8 +214,10 @@ class Learner:
         self.adversary = None
         if self.settings.loss == "bce-adversarial":
             self.adversary = Adversary(self.settings, job.params.model.size, self.device)
-        windows = sum(1 for _ in job.windows(0, "train"))
-        self.scheduler = _scheduler(self.optimizer, self.settings, windows)
+        steps = self.settings.epochs * sum(1 for _ in job.windows(0, "train"))
+        if self.adversary is not None:
+            steps = (steps + 1) // 2  # every other one is the judge's
+        self.scheduler = _scheduler(self.optimizer, self.settings, steps)
 
     # ------------------------------------------------------------------ an epoch
 
@@ -216,13 +246,18 @@ class Learner:
         self.history.append(row)
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(row["val_loss"])
-        if not np.isfinite(row["train_loss"]):
+        self._finite(row["train_loss"])
+
+    def _finite(self, values: Tensor | float) -> None:
+        """Raises SalemaError unless they all are: maps before their loss, and the loss."""
+        if not bool(torch.isfinite(torch.as_tensor(values)).all()):
             raise SalemaError(f"the loss of {self.job.run} is not finite (lower learning_rate)")
 
     def _step(self, window: Window, state: State | None) -> tuple[float, State]:
         frames, targets = window.tensors(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             maps, state = self.model(frames, state)
+        self._finite(maps)
         if self.adversary is not None:
             images = self.model.normalise(frames.flatten(0, 1)).float()
             loss = self.adversary.loss(
@@ -264,6 +299,7 @@ class Learner:
             frames, targets = window.tensors(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
                 maps, state = model(frames, None if window.fresh else state)
+            self._finite(maps)
             losses.append(float(window_loss(maps, targets, self.settings)) / frames.shape[1])
         return float(np.mean(losses)) if losses else float("nan")
 
@@ -324,14 +360,14 @@ def _optimizer(model: SaliencyModel, settings: Training) -> torch.optim.Optimize
 
 
 def _scheduler(
-    optimizer: torch.optim.Optimizer, settings: Training, windows: int
+    optimizer: torch.optim.Optimizer, settings: Training, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """The schedule of the learning rate, for epochs of so many windows."""
+    """The schedule of the learning rate, for so many steps of this optimizer in all."""
     match settings.schedule:
         case "one-cycle":
             rates = [group["lr"] for group in optimizer.param_groups]
             return torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, rates, total_steps=windows * settings.epochs + 1, pct_start=0.15
+                optimizer, rates, total_steps=steps + 1, pct_start=0.15
             )
         case "plateau":
             return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=5)

@@ -7,6 +7,7 @@ import torch
 import trees
 
 from salema import batches, datasets
+from salema.files import SalemaError
 from salema.params import Finetune, Tune
 
 SIZE = (32, 48)  # of the model, and of every picture here: nothing is resized
@@ -168,6 +169,16 @@ def test_tensors_are_what_the_network_and_the_loss_take(clips, cache):
     assert targets.dtype == torch.float32 and targets.shape == (1, 3, *SIZE)
     assert targets.max() == 1.0 and targets.min() == 0.0
     np.testing.assert_array_equal(frames.numpy(), window.frames)
+
+
+@pytest.mark.parametrize("make", ["clips", "images"])
+def test_a_source_that_breaks_off_is_named_in_one_line(root, clips, cache, monkeypatch, make):
+    monkeypatch.setattr(cache, "frames", lambda clip: np.zeros((2, *SIZE, 3), np.uint8))
+    with pytest.raises(SalemaError, match=r"UCF-sports Run-Side-00\d ends after 2 of \d frames"):
+        if make == "clips":
+            loaded(batches.clip_windows(clips, cache, finetune(), rng(), 0))
+        else:
+            loaded(batches.image_windows(clips, cache, tune(frames_per_clip=9), rng(), 0))
 
 
 # ---------------------------------------------------------------------- windows of images

@@ -333,6 +333,36 @@ def test_the_first_epochs_run_at_half_the_size(study, steps):
     assert [window.frames.shape[2:4] for window, _ in steps] == [(16, 32), (32, 64)]
 
 
+def test_half_the_size_must_be_one_too(refused):
+    def half(given):
+        given["profiles"]["tiny"]["tune"]["static"]["half_epochs"] = 1
+
+    told = refused("tune", "static", change=half)
+    assert "tune.static.half_epochs needs sides in 32s, not [32, 48]" in told
+
+
+def test_a_frozen_network_does_not_thaw(refused):
+    def thaw(given):
+        given["placements"]["videosalgan"]["thaw"] = True
+
+    assert "`thaw` belongs to static: tuned, not to frozen" in refused(
+        "finetune", "videosalgan", change=thaw
+    )
+
+
+def test_the_generators_cycle_ends_with_its_own_half_of_the_steps(study, monkeypatch):
+    rates = []
+    step = train.Learner._step
+
+    def watched(learner, window, state):
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        return step(learner, window, state)
+
+    monkeypatch.setattr(train.Learner, "_step", watched)
+    train.tune(study("port", schedule="one-cycle", epochs=12, batch=1), "port")
+    assert max(rates) == pytest.approx(1e-3, rel=0.05) and rates[-1] < 1e-3 / 50
+
+
 def test_generator_and_judge_are_updated_in_turns(study, monkeypatch):
     turns = []
     step = train.Learner._step
@@ -401,6 +431,49 @@ def test_the_same_placement_keeps_what_it_had_made_anew(study):
         torch.testing.assert_close(tensors("clstm56")[name], tensor, atol=1e-5, rtol=0)
 
 
+def test_an_alpha_is_the_placements_own_unless_the_same_one_goes_on(study):
+    init = Path(shutil.copy(train.finetune(study(), "ema30"), "alpha.safetensors"))
+    other = study("ema30", alpha=0.5, learning_rate=NO_STEP)
+    model = weights.read(train.finetune(other, "ema30", init=init))
+    assert model.placement.alpha == 0.5 and model.alphas() == {"30": pytest.approx(0.5)}
+    learned = study()
+    init = Path(shutil.copy(train.finetune(learned, "ema30-learned"), "learned.safetensors"))
+    origin = weights.read(init).alphas()["30"]
+    assert origin != pytest.approx(learned.placements["ema30-learned"].alpha, abs=1e-4)
+    still = study(alpha_learning_rate=NO_STEP)
+    again = weights.read(train.finetune(still, "ema30-learned", init=init))
+    assert again.alphas()["30"] == pytest.approx(origin, abs=1e-6)
+
+
+def test_tuning_goes_on_from_a_file_with_its_decoder_alone_and_what_it_saw(study, epochs):
+    init = Path("runs/tiny/static-video/weights.safetensors")
+    train.finetune(study(), "static-video")
+    path = train.tune(study("port", init=str(init), train="decoder", loss="bce"), "port")
+    assert changed(tensors("static-video"), tensors("port")) == [
+        layer for layer in CONVOLUTIONS if layer >= 30
+    ]
+    assert set(described(path).seen) == {"SALICON", "DHF1K"}
+    keys = {epochs.learner.job.key()}
+    epochs.learner.job.start_from(Path("runs/tiny/static/weights.safetensors"))
+    assert epochs.learner.job.key() not in keys
+
+
+def test_a_file_that_does_not_fit_gets_one_line(refused, study):
+    train.finetune(study(), "ema30")
+    init = "runs/tiny/ema30/weights.safetensors"
+
+    def larger(given):
+        given["profiles"]["tiny"]["model"]["size"] = [64, 96]
+
+    told = refused("finetune", "ema61", "--init", init, change=larger)
+    assert "is for [32, 48], profile tiny trains at [64, 96]" in told
+
+    def placed(given):
+        given["profiles"]["tiny"]["tune"]["port"]["init"] = init
+
+    assert "holds a memory, tune.port is static" in refused("tune", "port", change=placed)
+
+
 def test_a_file_to_start_from_is_part_of_what_determines_a_run(study):
     clips = datasets.load(study().root, "DHF1K", "train")
     keys = set()
@@ -460,6 +533,23 @@ def test_a_loss_that_is_not_finite_ends_in_one_line_and_leaves_nothing(refused):
     told = refused("finetune", "ema61", change=wild)
     assert "the loss of ema61 is not finite (lower learning_rate)" in told
     assert not Path("runs/tiny/ema61").exists()
+
+
+def test_maps_that_are_not_numbers_end_in_the_same_line_before_the_bce_stumbles(refused):
+    def wild(given):
+        given["profiles"]["tiny"]["finetune"].update(learning_rate=1e30, epochs=3)
+
+    told = refused("finetune", "ema54", change=wild)
+    assert "the loss of ema54 is not finite (lower learning_rate)" in told
+    assert not Path("runs/tiny/ema54").exists()
+
+
+def test_a_shorter_training_never_takes_a_longer_ones_weights(study):
+    short = train.finetune(study(epochs=1), "ema61").read_bytes()
+    train.finetune(study(epochs=3), "ema61")
+    path = train.finetune(study(epochs=1), "ema61")
+    assert path.read_bytes() == short
+    assert len(path.with_name("losses.csv").read_text().splitlines()) == 2
 
 
 def test_the_card_says_what_made_the_weights(study):
