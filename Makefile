@@ -7,7 +7,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: study test lint bench lab starter
 study: $(STAMP)  ## the whole study of params.yaml's profile; prints where the report is
-	@$(BIN)/python -m dvc repro --quiet || { echo "the study stopped: the line above says why" >&2; exit 1; }
+	@$(BIN)/python -m dvc repro || { echo "the study stopped: the line above says why" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
 
 test: $(STAMP)  ## the tests
