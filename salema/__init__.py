@@ -12,6 +12,8 @@ Read in this order; each module imports only from those above it.
     sample      small synthetic data sets in the official layouts
     recurrence  EMA and ConvLSTM over time
     layers      the 62 layers, the branches they train with
+    lite        EfficientNet-Lite0 in place of the encoder: the starter weights'
+    faster      their equals with fewer operations, for inference on a CPU
     model       the layers with a placement: frames -> maps, streaming
     authors     the original release's checkpoints -> our models
     weights     weights files: what they are and what they saw

@@ -72,15 +72,21 @@ class Branches(nn.Module):
     @torch.no_grad()
     def fold(self, convolution: nn.Conv2d) -> None:
         """Change `convolution` so that alone it gives what both gave in eval mode."""
-        scale, shift = _affine(self.norm)
-        convolution.weight.mul_(scale[:, None, None, None])
-        convolution.bias.mul_(scale).add_(shift)
+        absorb(convolution, self.norm)
         if self.identity is not None:
             scale, shift = _affine(self.identity)
             centre = convolution.weight.shape[-1] // 2
             every = torch.arange(len(scale))
             convolution.weight[every, every, centre, centre] += scale
             convolution.bias.add_(shift)
+
+
+@torch.no_grad()
+def absorb(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Change `convolution` so that alone it gives what `norm` gave behind it in eval mode."""
+    scale, shift = _affine(norm)
+    convolution.weight.mul_(scale[:, None, None, None])
+    convolution.bias.mul_(scale).add_(shift)
 
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 Features
 - SalGAN's generator as ONE Sequential with the official numbering 0-61 (VGG-16's
-  convolutions without the last pooling, and their mirror image); no batch norm.
+  convolutions without the last pooling, and their mirror image); no batch norm. Another
+  encoder stands at 0, with nothing at 1-29.
 - A placement puts a recurrence behind layers: EMA or ConvLSTM, with dropout, residual,
   fresh layers, a smaller working size. No recurrence is the static network.
 - Everything before and after a recurrence is independent of time: T frames are one batch.
@@ -10,7 +11,7 @@ Features
 Source: Pan et al., arXiv 1701.01081 (SalGAN); Linardos et al., BMVC 2019 (SalEMA).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
@@ -19,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from salema.faster import faster
 from salema.files import SalemaError
-from salema.layers import LOGITS, MEAN_BGR, SIGMOID, Branches, reset, salgan, scaled
+from salema.layers import FIRST_DECODER, LOGITS, MEAN_BGR, SIGMOID, Branches, reset, salgan, scaled
+from salema.lite import Lite
 from salema.params import Model, Placement
 from salema.recurrence import EMA, ConvLSTM, MapLSTM
 
@@ -38,6 +41,10 @@ PLACEMENTS = {  # those with a name of their own; `params.yaml` may define other
     "clstm56": Placement(recurrence="convlstm", after=[55], fresh=[56, 58, 60]),
     "videosalgan": Placement(recurrence="convlstm", after=[61], hidden=128, short_side=64),
 }
+
+# Bytes of the largest activation, on a CPU: larger ones leave the cache, and glibc gives their
+# memory back after each layer, to fault it in anew.
+IN_CACHE = 12 * 2**20
 
 
 class State(NamedTuple):
@@ -67,13 +74,15 @@ class SaliencyModel(nn.Module):
 
     Raises:
         SalemaError: A residual around a layer that changes the shape, a `hidden` that is not
-            the layer's, or a fresh layer without weights.
+            the layer's, a fresh layer without weights, or a layer that the encoder lacks.
     """
 
     def __init__(self, config: Model, placement: Placement, branches: bool = False) -> None:
         super().__init__()
         self.config, self.placement = config, placement
         self.layers = salgan(config.width)
+        if config.encoder == "efficientnet-lite0":
+            self._replace_encoder(branches)
         self.widths = self._widths()
         self.memories = nn.ModuleDict(
             {str(layer): self._memory(layer) for layer in placement.after}
@@ -88,8 +97,19 @@ class SaliencyModel(nn.Module):
                 if isinstance(layer, nn.Conv2d):
                     self.branches[str(index)] = Branches(layer)
         self.precision = "fp32"
-        self.chunk = 16
+        self.chunk = 16  # frames that are read, computed and written together
+        self.at_once = 16  # frames of them that the network takes as one batch
+        self.faster: dict[int, Callable[[Tensor], Tensor]] = {}
         self.register_buffer("mean", torch.tensor(MEAN_BGR).view(1, 3, 1, 1), persistent=False)
+
+    def _replace_encoder(self, branches: bool) -> None:
+        """EfficientNet-Lite0 for layers 0-29; their last output has as many channels."""
+        for layer in self.placement.after:
+            if layer < FIRST_DECODER - 1:
+                raise SalemaError(f"no layer {layer} in efficientnet-lite0 (after: 29 to 61)")
+        self.layers[0] = Lite(self.layers[FIRST_DECODER].in_channels, branches)
+        for index in range(1, FIRST_DECODER):
+            self.layers[index] = nn.Identity()
 
     def _widths(self) -> list[int]:
         """Channels after each layer."""
@@ -149,6 +169,8 @@ class SaliencyModel(nn.Module):
         return maps, State(state.frame + time, memories)
 
     def _layer(self, index: int, layer: nn.Module, x: Tensor) -> Tensor:
+        if index in self.faster:
+            return self.faster[index](x)
         if index == LOGITS:  # in float32, so that bf16 costs no grey levels
             with torch.autocast(x.device.type, enabled=False):
                 return F.conv2d(x.float(), layer.weight.float(), layer.bias.float())
@@ -160,9 +182,11 @@ class SaliencyModel(nn.Module):
 
     def normalise(self, frames: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) BGR, mean subtracted, over `std`."""
-        x = frames.permute(0, 3, 1, 2).flip(1).to(self.mean.dtype)  # flip: RGB to BGR
-        x = ((x - self.mean) / self.config.std).contiguous(memory_format=torch.channels_last)
-        return x.to(self.layers[0].weight.dtype)
+        # Whole rows at once: operations on three channels at a time are slow.
+        mean = self.mean.flatten().repeat(frames.shape[2])
+        rows = frames.flip(3).flatten(2).to(mean.dtype)  # flip: RGB to BGR
+        x = rows.sub_(mean).div_(self.config.std).view(frames.shape).permute(0, 3, 1, 2)
+        return x.to(self.layers[FIRST_DECODER].weight.dtype)
 
     def _dropout(self, x: Tensor, batch: int, first: int) -> Tensor:
         """Drop half of the channels; while predicting, the same ones for a frame's number."""
@@ -189,6 +213,13 @@ class SaliencyModel(nn.Module):
         self.precision = pick_precision(precision, place)
         self.fold().eval().requires_grad_(False)
         self.to(place).to(memory_format=torch.channels_last)
+        if place.type == "cpu":
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            self.faster = faster(self.layers, self.placement.after, dtype)
+            height, width = self.config.size
+            channels = getattr(self.layers[0], "largest", self.widths[0])
+            largest = channels * height * width * dtype.itemsize
+            self.at_once = max(1, IN_CACHE // largest)
         if self.precision == "bf16":
             for module in [*self.layers[:LOGITS], *self.memories.values()]:
                 if not isinstance(module, EMA):
@@ -198,14 +229,16 @@ class SaliencyModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.layers[0].weight.device
+        return self.layers[LOGITS].weight.device
 
     @torch.inference_mode()
     def step(self, frames: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
         """One chunk at the model's size: uint8 (T, H, W, 3) RGB -> float32 (T, H, W), state."""
-        chunk = torch.from_numpy(np.ascontiguousarray(frames))[None].to(self.device)
-        maps, state = self(chunk, state)
-        return maps[0].cpu().numpy(), state
+        maps = []
+        for some in self._batches(frames):
+            part, state = self(some[None], state)
+            maps.append(part[0].cpu().numpy())
+        return np.concatenate(maps), state
 
     @torch.inference_mode()
     def step_images(self, images: np.ndarray) -> np.ndarray:
@@ -213,8 +246,14 @@ class SaliencyModel(nn.Module):
 
         Each is a clip of its own: no memory goes from one to the next.
         """
-        batch = torch.from_numpy(np.ascontiguousarray(images))[:, None].to(self.device)
-        return self(batch)[0][:, 0].cpu().numpy()
+        maps = [self(some[:, None])[0][:, 0].cpu().numpy() for some in self._batches(images)]
+        return np.concatenate(maps)
+
+    def _batches(self, frames: np.ndarray) -> Iterator[Tensor]:
+        """The frames, `at_once` at a time, where the model is."""
+        for start in range(0, len(frames), self.at_once):
+            some = np.ascontiguousarray(frames[start : start + self.at_once])
+            yield torch.from_numpy(some).to(self.device)
 
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
@@ -279,7 +318,9 @@ class SaliencyModel(nn.Module):
         """Turn the branches into their convolutions' weights, in place; exact in eval mode."""
         for index, branch in self.branches.items():
             branch.fold(self.layers[int(index)])
-        self.branches = nn.ModuleDict()
+        if isinstance(self.layers[0], Lite):
+            self.layers[0].fold()
+        self.branches, self.faster = nn.ModuleDict(), {}
         return self
 
     def alphas(self) -> dict[str, float]:

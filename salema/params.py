@@ -42,13 +42,20 @@ class Model(Block):
     size: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [192, 256]
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     std: Rate = 1.0
-    encoder: Literal["random", "imagenet"] = "random"
+    encoder: Literal["random", "imagenet", "efficientnet-lite0"] = "random"
     branches: bool = False
+
+    @property
+    def step(self) -> int:
+        """What each side is a multiple of."""
+        return 32 if self.encoder == "efficientnet-lite0" else 16
 
     @model_validator(mode="after")
     def _multiples(self) -> "Model":
-        if any(side % 16 for side in self.size):
-            raise ValueError(f"sides must be multiples of 16 (four poolings), not {self.size}")
+        if any(side % self.step for side in self.size):
+            raise ValueError(f"sides must be multiples of {self.step} (halvings), not {self.size}")
+        if self.encoder == "efficientnet-lite0" and not self.branches:
+            raise ValueError("`encoder: efficientnet-lite0` trains with `branches: true`")
         return self
 
 
@@ -76,6 +83,7 @@ class Tune(Training):
     frames_per_clip: Positive = 12  # random frames a video gives to an epoch
     half_epochs: Annotated[int, Field(ge=0)] = 0  # first epochs at half the size: 4x as fast
     init: str | None = None  # a weights file to start from
+    encoder_learning_rate: Rate | None = None  # of layers 0-29, instead of learning_rate
 
     @model_validator(mode="after")
     def _one_size(self) -> "Tune":

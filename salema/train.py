@@ -25,12 +25,13 @@ from salema import datasets, weights
 from salema.batches import Window, clip_windows, image_windows
 from salema.files import SCRATCH, SalemaError, atomic
 from salema.layers import FIRST_DECODER, imagenet_encoder
+from salema.lite import imagenet_lite
 from salema.losses import Adversary, window_loss
 from salema.model import SaliencyModel, State, pick_device, pick_precision
 from salema.params import Finetune, Params, Training, Tune, choose
 from salema.pipeline import ahead
 
-CODE = ("recurrence", "layers", "model", "batches", "losses", "train")
+CODE = ("recurrence", "layers", "lite", "model", "batches", "losses", "train")
 THAW = {2: 50, 3: FIRST_DECODER, 4: 17, 5: 0}  # epoch -> first layer that trains from then on
 
 
@@ -43,8 +44,9 @@ def tune(params: Params, run: str) -> Path:
     """
     settings = params.tune[choose(run, params.tune, "run of tune")]
     size = params.model.size
-    if settings.half_epochs and any(side % 32 for side in size):
-        raise SalemaError(f"tune.{run}.half_epochs needs sides in 32s, not {size} (change one)")
+    step = 2 * params.model.step
+    if settings.half_epochs and any(side % step for side in size):
+        raise SalemaError(f"tune.{run}.half_epochs needs sides in {step}s, not {size} (change one)")
     clips = _clips(params, params.data.tune, "train")
     job = Job(params, run, settings, clips, _clips(params, params.data.tune, "val"))
     start = None if settings.init is None else job.start_from(Path(settings.init))
@@ -58,6 +60,8 @@ def tune(params: Params, run: str) -> Path:
             model = SaliencyModel(params.model, static, params.model.branches)
             if params.model.encoder == "imagenet":
                 imagenet_encoder(model.layers, params.model.std)
+            if params.model.encoder == "efficientnet-lite0":
+                imagenet_lite(model.layers[0], params.model.std)
         if settings.train == "decoder":
             model.layers[:FIRST_DECODER].requires_grad_(False)
         return model
@@ -333,16 +337,22 @@ class Learner:
 
 
 def _optimizer(model: SaliencyModel, settings: Training) -> torch.optim.Optimizer:
-    """Three groups: alphas, what starts anew with this placement, and the rest."""
+    """Groups: alphas, what starts anew with this placement, the encoder, and the rest."""
     names = tuple(f"layers.{layer}." for layer in model.placement.fresh)
-    alphas, fresh, rest = [], [], []
+    known = tuple(f"layers.{layer}." for layer in range(FIRST_DECODER))
+    alphas, fresh, encoder, rest = [], [], [], []
     for name, parameter in model.named_parameters():
         if name.endswith("alpha_logit"):
             alphas.append(parameter)
+        elif name.startswith(known) and getattr(settings, "encoder_learning_rate", None):
+            encoder.append(parameter)
         else:
             (fresh if name.startswith(("memories.", *names)) else rest).append(parameter)
     rate, decay = settings.learning_rate, settings.weight_decay
     groups = [{"params": rest, "lr": rate, "weight_decay": decay}]
+    if encoder:
+        slow = settings.encoder_learning_rate
+        groups.append({"params": encoder, "lr": slow, "weight_decay": decay})
     if isinstance(settings, Finetune):
         fast = settings.fresh_learning_rate or rate
         groups.append({"params": fresh, "lr": fast, "weight_decay": decay})

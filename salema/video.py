@@ -202,6 +202,7 @@ def _video(path: Path) -> Frames:
         first = next(_pictures(container, stream, []), None)
         if first is None:
             raise SalemaError(f"not a video: {path} (not one frame of it can be decoded)")
+        turn = _display_matrix(first)
         rate = stream.average_rate or stream.guessed_rate
         fps = float(rate) if rate else FALLBACK_FPS
         seconds = (container.duration or 0) / av.time_base
@@ -212,7 +213,7 @@ def _video(path: Path) -> Frames:
         with opened(path) as (container, stream):
             for picture in _pictures(container, stream, broken):
                 frames.times.append(_moment(picture, container, stream, frames))
-                yield _rgb(picture)
+                yield _rgb(picture, turn)
             kind = container.format.name
             # A byte stream has no length to compare with: its last picture tells.
             cut = cut_short(path, kind) or (kind.startswith("mpeg") and picture.is_corrupt)
@@ -225,7 +226,7 @@ def _video(path: Path) -> Frames:
             if done > broken[0]:
                 frames.stopped += f", {done} frames in all"
 
-    return Frames(path.stem, _rgb(first).shape[:2], read, fps=fps, hint=hint)
+    return Frames(path.stem, _rgb(first, turn).shape[:2], read, fps=fps, hint=hint)
 
 
 @contextmanager
@@ -281,18 +282,29 @@ def _moment(picture: av.VideoFrame, container, stream, frames: Frames) -> float:
     return max(moment, 0.0)
 
 
-def _rgb(picture: av.VideoFrame) -> np.ndarray:
+def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """How the file asks for its pictures to be turned: x' = a x + c y, y' = b x + d y.
+
+    It stands beside the first picture. Asking each one for it would keep them all in memory
+    until Python's garbage collector comes by.
+    """
+    matrix = picture.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return None
+    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])  # fixed point
+    return a, b, c, d
+
+
+def _rgb(picture: av.VideoFrame, turn: tuple[int, int, int, int] | None) -> np.ndarray:
     """uint8 (H, W, 3), alpha over black, turned and mirrored as the file asks."""
     alpha = picture.format.has_palette or any(c.is_alpha for c in picture.format.components)
     if alpha:
         image = _over_black(picture.to_ndarray(format="rgba"))
     else:
         image = picture.to_ndarray(format="rgb24")
-    matrix = picture.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
+    if turn is None:
         return image
-    # Fixed point, x' = a x + c y, y' = b x + d y; only quarter turns and mirrors are kept.
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])
+    a, b, c, d = turn  # only quarter turns and mirrors are kept
     if abs(b) > abs(a):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

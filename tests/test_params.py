@@ -56,9 +56,9 @@ def test_the_default_profile_is_the_sample():
 
 def test_the_real_file_has_every_row_of_the_design_in_its_order():
     assert list(RAW["runs"]) == [
-        "static", "port", "static-video", "ema30", "ema30-dropout", "ema30-residual",
-        "ema30-learned", "ema7", "ema54", "ema61", "ema7-54", "clstm30", "clstm56", "videosalgan",
-        "ema30-plain", "ema54-plain", "ema61-plain",
+        "static", "static-metrics", "port", "static-video", "ema30", "ema30-dropout",
+        "ema30-residual", "ema30-learned", "ema7", "ema54", "ema61", "ema7-54", "clstm30",
+        "clstm56", "videosalgan", "ema30-plain", "ema54-plain", "ema61-plain",
     ]  # fmt: skip
 
 

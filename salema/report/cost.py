@@ -13,8 +13,8 @@ def costs(params: Params) -> pd.DataFrame:
 
     GFLOP are counted, not measured: one frame through the network after the first, so
     that a memory has something to remember; a multiply and an add count as two. Times
-    differ from run to run, so they come from `reports/<profile>/speed.json`
-    (`{"machine": words, "ms": {run: milliseconds}}`) where that exists, else a dash.
+    differ from run to run, so they come from `reports/<profile>/speed.json` where
+    `python -m benchmarks.rows` has left it, else a dash.
     """
     speed = params.report_folder / "speed.json"
     times = json.loads(speed.read_text(encoding="utf-8"))["ms"] if speed.is_file() else {}

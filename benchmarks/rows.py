@@ -1,0 +1,52 @@
+"""`python -m benchmarks.rows`: what a frame takes in each row of the study that has run.
+
+Writes `reports/<profile>/speed.json`, which the report's table of costs reads; it is no stage,
+because times differ from run to run.
+"""
+
+import json
+import statistics
+import sys
+
+import numpy as np
+
+from benchmarks.scale import scenes
+from benchmarks.timing import machine, take_turns
+from salema import params, weights
+from salema.files import SalemaError, atomic
+from salema.model import pick_device
+
+ROUNDS, FRAMES = 5, 32
+
+
+def measure(study: params.Params, rounds: int = ROUNDS, count: int = FRAMES) -> dict:
+    """Milliseconds a frame of each row, rows in turn; and the machine."""
+    frames = np.stack(list(scenes(count, tuple(study.model.size))))
+    calls = {}
+    for run in study.runs:
+        path = study.run_folder(run) / "weights.safetensors"
+        model = weights.load(path, precision=study.predict.precision)
+        calls[run] = lambda model=model: model.step(frames)
+    seconds = take_turns(calls, rounds)
+    return {
+        "machine": machine(pick_device("auto")) | {"precision": model.precision, "rounds": rounds},
+        "ms": {run: round(1e3 * statistics.median(s) / count, 3) for run, s in seconds.items()},
+    }
+
+
+def main() -> int:
+    try:
+        study = params.read()
+        told = measure(study)
+        path = study.report_folder / "speed.json"
+        with atomic(path) as part:
+            part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    except SalemaError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return error.status
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
