@@ -96,7 +96,7 @@ def to_overlay(network: Straightforward, path: Path, out: Path) -> None:
     with av.open(str(out), "w") as container:
         stream = container.add_stream("libx264", rate=30)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.options = "yuv420p", {"preset": "veryfast", "crf": "20"}
+        stream.pix_fmt, stream.options = "yuv420p", {"preset": "superfast", "crf": "20"}
         for frame in frames:
             level = _level(network(frame), frame)
             color = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[:, :, ::-1].astype(np.float32)

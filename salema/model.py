@@ -211,7 +211,7 @@ class SaliencyModel(nn.Module):
         """
         place = pick_device(device)
         self.precision = pick_precision(precision, place)
-        self.fold().eval().requires_grad_(False)
+        self.fold().eval().requires_grad_(False).float()
         self.to(place).to(memory_format=torch.channels_last)
         if place.type == "cpu":
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
@@ -252,8 +252,10 @@ class SaliencyModel(nn.Module):
     def _batches(self, frames: np.ndarray) -> Iterator[Tensor]:
         """The frames, `at_once` at a time, where the model is."""
         for start in range(0, len(frames), self.at_once):
-            some = np.ascontiguousarray(frames[start : start + self.at_once])
-            yield torch.from_numpy(some).to(self.device)
+            some = torch.from_numpy(np.ascontiguousarray(frames[start : start + self.at_once]))
+            if self.device.type == "cuda":
+                some = some.pin_memory()
+            yield some.to(self.device, non_blocking=True)
 
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""

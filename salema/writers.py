@@ -297,7 +297,7 @@ class OverlayWriter(_Writer):
             self._stream = _add_pictures(self._output, "libx264", self.fps, even, "yuv420p")
             seconds_between_keys = 2  # a player can jump to any of them
             self._stream.options = {
-                "preset": "veryfast",
+                "preset": "superfast",
                 "crf": "20",
                 "g": str(max(1, round(self.fps * seconds_between_keys))),
             }

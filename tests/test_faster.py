@@ -120,3 +120,11 @@ def test_a_prepared_model_can_be_prepared_again_copied_and_folded():
     twin = copy.deepcopy(model).fold()
     assert not twin.faster and model.faster
     np.testing.assert_allclose(twin.predict(frames), expected, atol=1e-5)
+
+
+def test_it_can_be_prepared_again_in_bf16():
+    model = SaliencyModel(Model(size=[32, 48], width=0.125, std=64.0), PLACEMENTS["ema30"])
+    frames = video(3, (32, 48))
+    once = model.prepare("cpu", "bf16").predict(frames)
+    again = model.prepare("cpu", "bf16").predict(frames)  # of weights that are rounded by now
+    np.testing.assert_allclose(again, once, atol=2e-3)

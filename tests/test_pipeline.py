@@ -41,7 +41,7 @@ def tiny(tmp_path, monkeypatch):
             "data": {"root": str(ROOT / "data/sample"), "tune": ["SALICON"],
                      "finetune": ["DHF1K"], "evaluate": {"DHF1K": "val"}},
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0, "branches": True},
-            "tune": {"static": one, "port": one},
+            "tune": {"static": one, "static-metrics": one, "port": one},
             "finetune": {"epochs": 2, "batch": 2, "frames_per_clip": 6, "bptt_frames": 3,
                          "learning_rate": 1e-3},
             "evaluate": {"every": 9, "resamples": 200},

@@ -54,7 +54,7 @@ def raw(root):
             "data": {"root": str(root), "tune": ["SALICON"], "finetune": ["DHF1K"],
                      "evaluate": {"DHF1K": "val"}},
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0},
-            "tune": {"static": one | {"train": "all"}, "port": one},
+            "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": one},
             "finetune": {"epochs": 1, "batch": 2, "frames_per_clip": 4, "bptt_frames": 2,
                          "learning_rate": 1e-3},
             "predict": {"precision": "fp32"},
