@@ -1,5 +1,6 @@
 """The bench runs at tiny sizes; how long anything takes is not asked here."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -13,7 +14,8 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the bench is no part of the installed package
 
-from benchmarks import scale, straightforward, timing, video  # noqa: E402
+from benchmarks import rows, scale, straightforward, timing, video  # noqa: E402
+from salema import params, weights  # noqa: E402
 
 TINY = """
 import sys
@@ -95,3 +97,22 @@ def test_peak_memory_is_that_of_this_process():
     before = video.peak_bytes()
     held = np.ones(64 * 2**20, np.uint8)
     assert video.peak_bytes() >= max(before, held.nbytes)
+
+
+def test_rows_of_a_study_are_timed_where_its_weights_are(tmp_path):
+    study = params.read(ROOT / "params.yaml")
+    model = study.model.model_copy(update={"size": [32, 48]})
+    study = study.model_copy(update={"model": model, "runs": ["static", "ema30"]})
+    for run in study.runs:
+        path = tmp_path / "runs" / study.profile / run / "weights.safetensors"
+        weights.save(weights.build(run, config=model), path, weights.Card())
+    with contextlib.chdir(tmp_path):
+        told = rows.measure(study, rounds=2, count=3)
+    assert list(told["ms"]) == ["static", "ema30"] and min(told["ms"].values()) > 0
+    assert told["machine"]["rounds"] == 2 and told["machine"]["precision"] in ("fp32", "bf16")
+
+
+def test_without_a_study_the_line_names_what_is_missing(tmp_path, capsys):
+    with contextlib.chdir(tmp_path):
+        assert rows.main() == 2
+    assert "benchmarks: error: no such file: params.yaml" in capsys.readouterr().err

@@ -195,6 +195,22 @@ def test_costs_count_the_network_of_the_paper(study):
     assert table.loc["static", "ms a frame"] == "–"
 
 
+def test_times_stand_beside_their_machine(study):
+    assert "ms a frame: median" not in report.legend(study)
+    machine = {
+        "cpu": "a processor", "capabilities": ["AVX2"], "threads": 3, "torch": "9.9",
+        "rounds": 5, "precision": "bf16",
+    }  # fmt: skip
+    path = study.report_folder / "speed.json"
+    path.write_text(json.dumps({"machine": machine, "ms": {"static": 1.25}}))
+    try:
+        legend = report.legend(study)
+    finally:
+        path.unlink()
+    assert legend.count("| 1.2 |") == 1
+    assert "median of 5 rounds, rows in turn, in bf16 on a processor (AVX2), 3 threads" in legend
+
+
 # --------------------------------------------------------------------------- words
 
 

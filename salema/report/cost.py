@@ -16,8 +16,7 @@ def costs(params: Params) -> pd.DataFrame:
     differ from run to run, so they come from `reports/<profile>/speed.json` where
     `python -m benchmarks.rows` has left it, else a dash.
     """
-    speed = params.report_folder / "speed.json"
-    times = json.loads(speed.read_text(encoding="utf-8"))["ms"] if speed.is_file() else {}
+    times = _speed(params).get("ms", {})
     rows = {}
     for run in params.runs:
         placement = params.placements.get(run) or Placement(recurrence="none")
@@ -28,6 +27,24 @@ def costs(params: Params) -> pd.DataFrame:
             "ms a frame": f"{times[run]:.1f}" if run in times else "–",
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def measured_on(params: Params) -> str:
+    """The machine of the milliseconds, as a sentence; "" where nothing was measured."""
+    told = _speed(params).get("machine")
+    if not told:
+        return ""
+    units = ", ".join(told["capabilities"])
+    return (
+        f"ms a frame: median of {told['rounds']} rounds, rows in turn, in {told['precision']} on "
+        f"{told.get('gpu', told['cpu'])} ({units}), {told['threads']} threads, torch "
+        f"{told['torch']}.\n"
+    )
+
+
+def _speed(params: Params) -> dict:
+    path = params.report_folder / "speed.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 @cache

@@ -8,7 +8,7 @@ import pandas as pd
 from salema.files import atomic
 from salema.params import Params
 from salema.report.answers import answers
-from salema.report.cost import costs
+from salema.report.cost import costs, measured_on
 from salema.report.published import published
 from salema.report.scores import (
     FEW_CLIPS,
@@ -123,7 +123,8 @@ def legend(params: Params) -> str:
     found = costs(params)
     rows = [[f"`{run}`", describe(params, run), *found.loc[run]] for run in params.runs]
     rows += [[f"*{run}*", describe(params, run), "–", "–", "–"] for run in params.baselines]
-    return _grid(["row", "what it is", *found.columns], rows)
+    table = _grid(["row", "what it is", *found.columns], rows)
+    return f"{table}\n\n{measured_on(params)}".rstrip("\n")
 
 
 def _differences(params: Params, dataset: str, differences: pd.DataFrame) -> str:
