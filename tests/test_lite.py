@@ -2,20 +2,23 @@
 
 import hashlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from oracle import video
 from torch import nn
 from torch.nn import functional as F
 
-from salema import lite, weights
+from salema import lite, params, train, weights
 from salema.files import SalemaError
 from salema.lite import Block, Lite, Unit, imagenet_lite
 from salema.model import PLACEMENTS, SaliencyModel
 from salema.params import Model, Placement
 
+ROOT = Path(__file__).parents[1]
 CONFIG = Model(size=[32, 64], width=0.125, std=64.0, encoder="efficientnet-lite0", branches=True)
 
 
@@ -203,3 +206,34 @@ def test_sides_are_multiples_of_32_and_norms_are_needed():
         Model(size=[48, 64], encoder="efficientnet-lite0", branches=True)
     with pytest.raises(ValueError, match="branches: true"):
         Model(size=[64, 64], encoder="efficientnet-lite0")
+
+
+def test_it_starts_from_imagenet_and_learns_at_a_rate_of_its_own(package, tmp_path, monkeypatch):
+    """A study of one epoch on pictures of the sample: what `make starter` does."""
+    monkeypatch.chdir(tmp_path)
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["profiles"]["sample"]["data"]["root"] = str(ROOT / "data/sample")
+    raw["profiles"]["sample"]["model"] = CONFIG.model_dump()
+    static = raw["profiles"]["sample"]["tune"]["static"]
+    static |= {"epochs": 1, "average": 0.0, "learning_rate": 1e-3, "encoder_learning_rate": 1e-9}
+    trained = weights.read(train.tune(params.from_dict(raw), "static"))
+    start = Lite(trained.layers[30].in_channels, norm=True)
+    imagenet_lite(start, std=64.0)
+    kernel = start.stages[4][1][1]
+    assert isinstance(trained.layers[0], Lite)
+    # A rate of 1e-9 leaves the kernels; the norms, folded now, have seen other pictures.
+    ratio = trained.layers[0].stages[4][1][1].convolution.weight / kernel.convolution.weight
+    same = ratio.mean((1, 2, 3), keepdim=True).expand_as(ratio)
+    torch.testing.assert_close(ratio, same, rtol=1e-3, atol=1e-3)
+    assert trained.card.params["model"]["encoder"] == "efficientnet-lite0"
+
+
+def test_without_the_weights_nothing_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lite, "WEIGHTS", ("no_such_package", "file"))
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["profiles"]["sample"]["data"]["root"] = str(ROOT / "data/sample")
+    raw["profiles"]["sample"]["model"] = CONFIG.model_dump()
+    with pytest.raises(SalemaError, match="pip install no_such_package"):
+        train.tune(params.from_dict(raw), "static")
+    assert not Path("runs").exists()
