@@ -76,10 +76,10 @@ def score_clip(job: Job) -> Scores:
     wanted = set(list(protocol.frames(clip.n_frames))[:: job.every])
     human = job.maps.baseline == "human"
     saliencies = repeat(None) if human else job.maps.of(clip)
-    truths = zip(saliencies, clip.fixations(), clip.maps(), strict=False)
+    truths = zip(saliencies, clip.fixations(), strict=False)
     frames, count = [], 0
     observers = _observers(clip) if human else None
-    for index, (saliency, fixations, density) in enumerate(truths):
+    for index, (saliency, fixations) in enumerate(truths):
         count += 1
         if index not in wanted:
             continue
@@ -92,6 +92,8 @@ def score_clip(job: Job) -> Scores:
             sigma = datasets.sigma(clip.size)
             saliency = datasets.blur(first, clip.size, sigma)
             density = datasets.blur(fixations, clip.size, sigma)
+        else:  # made for this frame only: of a large clip it costs as much as all metrics
+            density = None if protocol.own_density else next(clip.maps(index, index + 1))
         try:
             scores = protocol.score(saliency, fixations, density, clip.size, job.negatives, index)
         except ValueError as error:

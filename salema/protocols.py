@@ -70,7 +70,8 @@ class Protocol:
 
     `mean` tells how frames become one number ("clips": each clip's mean over its frames,
     then the mean over clips; "frames": over all frames, `frame_limit` of them at most), and
-    `every` how far it is from one scored frame to the next.
+    `every` how far it is from one scored frame to the next. With `own_density` it blurs the
+    fixations itself, and takes no density.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Protocol:
     draw: Callable[[Pool, str, Size, np.random.Generator], Cells]
     measure: Callable[[_Frame], Scores]
     every: int = 1
+    own_density: bool = False
     mean: Literal["clips", "frames"] = "clips"
     frame_limit: int | None = None
 
@@ -199,7 +201,8 @@ def get(name: str, dataset: str | None = None) -> Protocol:
             )
         case "hevc33-peer":
             summary = "the published peers on HEVC33: every 5th frame, longest side 320"
-            return Protocol(name, summary, _longest_320, draw_once, _peer, every=5)
+            return Protocol(name, summary, _longest_320, draw_once, _peer, every=5,
+                            own_density=True)  # fmt: skip
     near = get_close_matches(name, NAMES, n=1, cutoff=0)
     raise SalemaError(f"unknown protocol {name!r} (did you mean {near[0]!r}? {', '.join(NAMES)})")
 
