@@ -309,7 +309,7 @@ def test_the_slider_and_the_switch_change_what_is_seen(tab, moving):
         )
         # The labels stand at the top, the line at the border.
         apart = [np.abs(image - pane)[20:, columns].mean() for pane in panes]
-        assert min(apart) < 15 and sorted(apart)[1] > 2 * min(apart)
+        assert min(apart) < 15 and sorted(apart)[1] > 1.5 * min(apart)
         return int(np.argmin(apart))
 
     left, right, whole = slice(2, 44), slice(52, 94), slice(4, 92)
