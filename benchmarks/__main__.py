@@ -66,7 +66,7 @@ def _slug(name: str) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a minute and a half, less of it")
+    parser.add_argument("--quick", action="store_true", help="five minutes, less of it")
     parser.add_argument("--out", type=Path, help="the JSON (default: named after the processor)")
     parser.add_argument("--device", default="auto")
     parsed = parser.parse_args(argv)

@@ -39,7 +39,7 @@ class Scale:
 FULL = Scale()
 QUICK = Scale(
     rounds=3, placements=("static", "ema30", "clstm30"), dials=FULL.dials[4:], file_rounds=2,
-    full_width_file=0, narrow_file=96, lengths=(100, 1000), train_width=(0.25,),
+    full_width_file=16, narrow_file=96, lengths=(500, 10_000), train_width=(0.25,),
 )  # fmt: skip
 TINY = Scale(
     rounds=2, size=(32, 48), width=0.125, frames=2, matrix=32, narrow=0.125,
