@@ -1,8 +1,8 @@
 """Areas under ROC curves: exact by ranks, and by thresholds as the field's older code has them.
 
 The exact area is the Mann-Whitney statistic, in which a tie counts half. It needs no sorted
-map: pixels are counted in bins, and only those that share a bin with a fixation are
-compared with it. Passes go over blocks that stay in the processor's cache.
+map: pixels are counted in bins, and only those that share a bin with a fixation are sorted.
+Passes go over blocks that stay in the processor's cache.
 """
 
 from typing import NamedTuple
@@ -64,8 +64,8 @@ def _bins(values: np.ndarray, image: Map) -> np.ndarray:
 def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each threshold: how many pixels lie below it, and how many equal it.
 
-    Exact, and linear in the number of pixels: bins keep the order, so a lower bin is
-    below; in the bin of a threshold the values themselves are compared with it.
+    Exact: bins keep the order, so of the bins without a threshold a count is enough. Only
+    pixels that share a bin with a threshold are sorted.
 
     Args:
         image: The map.
@@ -76,30 +76,18 @@ def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndar
     """
     thresholds = thresholds.astype(image.values.dtype)
     marks = _bins(thresholds, image)
-    crowded = np.bincount(marks, minlength=_BINS) > 1  # bins with several thresholds
-    pivots = np.full(_BINS, np.nan, thresholds.dtype)  # nothing is above or below NaN
-    pivots[marks] = thresholds
-    pivots[crowded] = np.nan
-    counts, under, over = np.zeros((3, _BINS), dtype=np.int64)
-    close = []
+    shared = np.zeros(_BINS, dtype=bool)
+    shared[marks] = True
+    counts, close = np.zeros(_BINS, dtype=np.int64), []
     for block in image.blocks():
         values = image.values[block]
         bins = _bins(values, image)
-        pivot = pivots.take(bins)
         counts += np.bincount(bins, minlength=_BINS)
-        np.add.at(under, bins[values < pivot], 1)
-        np.add.at(over, bins[values > pivot], 1)
-        if crowded.any():
-            close.append(values[crowded.take(bins)])
-    lower = np.cumsum(counts) - counts
-    below, ties = (lower + under)[marks], (counts - under - over)[marks]
-    if close:
-        ordered, among = np.sort(np.concatenate(close)), crowded[marks]
-        left = np.searchsorted(ordered, thresholds[among], side="left")
-        ties[among] = np.searchsorted(ordered, thresholds[among], side="right") - left
-        outside = np.cumsum(np.where(crowded, 0, counts))[marks[among]]
-        below[among] = left + outside
-    return below, ties
+        close.append(values[shared.take(bins)])
+    ordered = np.sort(np.concatenate(close))
+    left, right = (np.searchsorted(ordered, thresholds, side=side) for side in ("left", "right"))
+    counts[shared] = 0
+    return left + np.cumsum(counts)[marks], right - left
 
 
 def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
