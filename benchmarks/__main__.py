@@ -15,7 +15,7 @@ os.environ["TQDM_DISABLE"] = "1"
 
 import torch
 
-from benchmarks import metrics, network, training, video
+from benchmarks import metrics, network, precision, training, video
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.timing import HEAD, Row, machine
 from salema.files import SalemaError, atomic
@@ -34,6 +34,7 @@ def sections(scale: Scale, device: torch.device, folder: Path) -> Iterator[Row]:
     yield from video.growth(scale, folder)
     yield from training.steps(scale, folder)
     yield from metrics.per_frame(scale)
+    yield from precision.differences(scale)
 
 
 def run(scale: Scale, device: torch.device, out: Path | None = None) -> Path:

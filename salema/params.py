@@ -100,6 +100,7 @@ class Finetune(Training):
     frames_per_clip: Positive | None = None  # None: the whole clip
     alpha_learning_rate: Rate = 0.1
     fresh_learning_rate: Rate | None = None  # of what starts anew: a ConvLSTM, `fresh` layers
+    fresh_learning_rates: dict[str, Rate] = {}  # placement -> its own instead of that
     augment: Literal["none", "flip"] = "none"
 
 
@@ -177,6 +178,9 @@ class Params(Block):
         if sorted(rows) != sorted(self.runs):
             odd = sorted(n for n in {*rows, *self.runs} if rows.count(n) != self.runs.count(n))
             raise ValueError(f"`runs` must list every name of tune and placements once: see {odd}")
+        for name in self.finetune.fresh_learning_rates:
+            if name not in self.placements:
+                raise ValueError(f"`fresh_learning_rates` names placements, {name} is none")
         return self
 
     @cached_property

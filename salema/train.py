@@ -86,8 +86,10 @@ def finetune(
     """
     placement = params.placements[choose(run, params.placements, "placement")]
     settings = params.finetune
-    if placement.learning_rate is not None:
-        settings = settings.model_copy(update={"learning_rate": placement.learning_rate})
+    own = {"learning_rate": placement.learning_rate,
+           "fresh_learning_rate": settings.fresh_learning_rates.get(run)}  # fmt: skip
+    own = {name: rate for name, rate in own.items() if rate is not None}
+    settings = settings.model_copy(update=own | {"fresh_learning_rates": {}})
     start = Path(init or params.run_folder("static") / "weights.safetensors")
     sets = [choose(dataset, datasets.DATASETS, "data set")] if dataset else params.data.finetune
     if placement.static == "plain":

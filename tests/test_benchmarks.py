@@ -42,12 +42,12 @@ def test_every_section_is_measured_and_printed(bench):
     sections = {row["section"].split(":")[0] for row in told["rows"]}
     assert sections == {
         "network alone", "placements", "dials", "a file of 64x36", "length of a video",
-        "training on clips", "metrics of a frame",
+        "training on clips", "metrics of a frame", "starter weights on data/sample",
     }  # fmt: skip
     assert all(row["section"] in printed and row["what"] in printed for row in told["rows"])
     for row in told["rows"]:
         assert row["low"] <= row["median"] <= row["high"], row["what"]
-        assert row["median"] > 0 or row["unit"] in ("%", "of 1"), row["what"]
+        assert row["median"] > 0 or row["unit"] in ("%", "of 1", "apart"), row["what"]
 
 
 def test_the_file_names_the_machine_and_nobodys_folders(bench):

@@ -235,6 +235,17 @@ def test_what_starts_anew_has_a_rate_of_its_own_where_one_is_given():
     assert set(groups("clstm56").values()) == {(1e-6, 1e-4)}
 
 
+def test_a_placement_may_have_a_rate_of_its_own_for_what_starts_anew(study):
+    rates = []
+    for own in ({}, {"clstm56": 3e-3}, {"clstm30": 3e-3}):
+        settings = study(learning_rate=NO_STEP, fresh_learning_rates=own)
+        train.finetune(settings, "clstm56")
+        card = weights.read("runs/tiny/clstm56/weights.safetensors").card
+        rates.append(card.params["settings"]["fresh_learning_rate"])
+        assert card.params["settings"]["fresh_learning_rates"] == {}
+    assert rates == [None, 3e-3, None]
+
+
 def test_a_learned_alpha_moves_and_stands_in_the_table_of_losses(study):
     train.finetune(study(epochs=2), "ema30-learned")
     with Path("runs/tiny/ema30-learned/losses.csv").open() as file:
