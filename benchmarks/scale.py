@@ -46,7 +46,8 @@ TINY = Scale(
     rounds=2, size=(32, 48), width=0.125, frames=2, matrix=32, narrow=0.125,
     placements=("ema30", "ema30-dropout", "ema30-residual", "clstm30", "videosalgan"),
     dials=((0.125, (32, 48)),), source=(36, 64), file_rounds=2, full_width_file=3,
-    narrow_file=3, lengths=(3,), train_width=(0.125,), train_frames={0.125: 2}, fixations=5, clips=2,
+    narrow_file=3, lengths=(3,), train_width=(0.125,), train_frames={0.125: 2}, fixations=5,
+    clips=2,
 )  # fmt: skip
 
 

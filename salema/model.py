@@ -252,7 +252,8 @@ class SaliencyModel(nn.Module):
     def _batches(self, frames: np.ndarray) -> Iterator[Tensor]:
         """The frames, `at_once` at a time, where the model is."""
         for start in range(0, len(frames), self.at_once):
-            some = torch.from_numpy(np.require(frames[start : start + self.at_once], requirements="CW"))
+            some = np.require(frames[start : start + self.at_once], requirements="CW")
+            some = torch.from_numpy(some)
             if self.device.type == "cuda":
                 some = some.pin_memory()
             yield some.to(self.device, non_blocking=True)
