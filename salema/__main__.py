@@ -250,7 +250,7 @@ def _predict_dataset(parsed: argparse.Namespace) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    from salema import evaluate, params
+    from salema import datasets, evaluate, params
 
     if parsed.run:
         evaluate.evaluate_run(params.read(parsed.params), parsed.run, parsed.allow_seen)
@@ -258,10 +258,11 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     if not (parsed.predictions and parsed.dataset):
         raise SalemaError("evaluate what? (name a folder of maps and --dataset)")
     clips = _dataset(parsed, ground_truth=True)
+    everyone = datasets.load(_root(parsed), parsed.dataset)
     seen = evaluate.seen_by(parsed.weights)
     evaluate.evaluate_folder(parsed.predictions, clips, parsed.protocol, every=parsed.every,
                              seen=seen, allow_seen=parsed.allow_seen, paired=parsed.paired,
-                             csv=parsed.csv)  # fmt: skip
+                             csv=parsed.csv, everyone=everyone)  # fmt: skip
     return 0
 
 

@@ -76,10 +76,12 @@ def score_clip(job: Job) -> Scores:
     wanted = set(list(protocol.frames(clip.n_frames))[:: job.every])
     human = job.maps.baseline == "human"
     saliencies = repeat(None) if human else job.maps.of(clip)
-    truths = zip(saliencies, clip.fixations(), strict=False)
-    frames, count = [], 0
+    frames, count, end = [], 0, object()
     observers = _observers(clip) if human else None
-    for index, (saliency, fixations) in enumerate(truths):
+    for index, fixations in enumerate(clip.fixations()):
+        saliency = next(saliencies, end)
+        if saliency is end:
+            break
         count += 1
         if index not in wanted:
             continue
@@ -100,10 +102,11 @@ def score_clip(job: Job) -> Scores:
             where = f"{clip.dataset} {clip.name}, frame {clip.frame_names[index]}"
             raise SalemaError(f"bad map of {where}: {error} (predict this clip again)") from error
         frames.append(scores)
-    if count < clip.n_frames:
+    more = job.maps.folder is not None and next(saliencies, end) is not end
+    if count < clip.n_frames or more:
         raise SalemaError(
-            f"{count} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name} "
-            "(predict this clip again)"
+            f"{'more than ' * more}{count} maps for the {clip.n_frames} frames of "
+            f"{clip.dataset} {clip.name} (predict this clip again)"
         )
     return Scores(clip.name, clip.dataset, job.seen, frames)
 
@@ -125,6 +128,7 @@ def score_clips(
     seed: int = 0,
     seen: dict[str, list[str]] | None = None,
     allow_seen: bool = False,
+    everyone: Sequence[Clip] | None = None,
 ) -> list[Scores]:
     """Score clips of one data set on all cores.
 
@@ -136,10 +140,11 @@ def score_clips(
         seed: Of every draw.
         seen: Data set -> clips that the weights were trained on.
         allow_seen: Score those too, marked; otherwise they are refused.
+        everyone: All clips of the set: where the protocol wants it, theirs are the negatives.
 
     Raises:
         SalemaError: A clip was seen in training, or maps are missing or broken.
-    """  # fmt: skip
+    """
     if every < 1:
         raise SalemaError(f"--every must be at least 1, not {every} (1 scores each frame)")
     chosen = protocols.get(protocol, clips[0].dataset)
@@ -149,7 +154,8 @@ def score_clips(
             f"{len(leaked)} clips of {clips[0].dataset}, {leaked[0]} first, were seen in training "
             "(their scores prove nothing; --allow-seen marks the row)"
         )
-    pool = protocols.Pool({c.name: (c.size, list(c.fixations())) for c in clips})
+    others = everyone if everyone is not None and chosen.whole_set else clips
+    pool = protocols.Pool({c.name: (c.size, list(c.fixations())) for c in others})
     jobs = [
         Job(clip, maps, protocol, every, seed, chosen.negatives(pool, clip.name, seed),
             clip.name in leaked)
@@ -247,28 +253,36 @@ def evaluate_folder(
     folder: Path, clips: Sequence[Clip], protocol: str, *, every: int = 1,
     seen: dict[str, list[str]] | None = None, allow_seen: bool = False,
     paired: Path | None = None, csv: Path | None = None, resamples: int = 10_000,
+    everyone: Sequence[Clip] | None = None,
 ) -> dict:  # fmt: skip
     """Score anybody's maps, print a table with intervals, and return the summary.
 
+    What `salema predict --dataset` left beside its maps tells which clips their weights saw.
+
     Raises:
-        SalemaError: Maps are missing, a clip was seen, or the tables share no clip.
+        SalemaError: Maps are missing, a clip was seen, the tables share no clip, or `csv`
+            exists.
     """
     if not folder.is_dir():
         raise SalemaError(f"no such folder of maps: {folder} (check the path)")
-    options = {"every": every, "seen": seen, "allow_seen": allow_seen}
+    if csv is not None and csv.exists():
+        raise SalemaError(f"{csv} exists (choose another name, or remove it)")
+    table_of_others = None if paired is None or paired.is_dir() else read_rows(paired)
+    if table_of_others is not None and not {clip.name for clip in clips} & set(table_of_others):
+        raise SalemaError(f"{paired} and these maps share no clip (compare the same data set)")
+    seen = _union(seen or {}, *map(told_by, sorted(folder.glob("*_predictions.json"))))
+    options = {"every": every, "seen": seen, "allow_seen": allow_seen, "everyone": everyone}
     scores = score_clips(clips, Maps(folder), protocol, **options)
     result = summary(scores, protocol, resamples, seed=0)
     print(table(result, f"{clips[0].dataset}, {protocol}"))
     if csv is not None:
         write_rows([s.row() for s in scores], csv)
     if paired is not None:
-        rows = {s.clip: s.row() for s in scores}
-        if paired.is_dir():
-            others = score_clips(clips, Maps(paired), protocol, every=every)
+        other = table_of_others
+        if other is None:
+            others = score_clips(clips, Maps(paired), protocol, every=every, everyone=everyone)
             other = {s.clip: s.row() for s in others}
-        else:
-            other = read_rows(paired)
-        print(differences(rows, other, resamples))
+        print(differences({s.clip: s.row() for s in scores}, other, resamples))
     return result
 
 
@@ -317,6 +331,24 @@ def seen_by(weights: Path | None) -> dict[str, list[str]]:
         raise SalemaError(f"{weights} does not tell its training clips (is it ours?)") from error
 
 
+def told_by(path: Path) -> dict[str, list[str]]:
+    """Data set -> training clips, as `salema predict --dataset` tells beside its maps.
+
+    Raises:
+        SalemaError: It is something else.
+    """
+    try:
+        seen = json.loads(path.read_text(encoding="utf-8"))["seen"]
+        return {dataset: list(clips) for dataset, clips in seen.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SalemaError(f"{path} does not tell what its maps' weights saw (move it)") from error
+
+
+def _union(*some: dict[str, list[str]]) -> dict[str, list[str]]:
+    names = dict.fromkeys(name for seen in some for name in seen)
+    return {name: sorted({c for seen in some for c in seen.get(name, [])}) for name in names}
+
+
 def compare_protocols(params: Params, run: str) -> Path:
     """Score a run's clips by every protocol; writes `reports/<profile>/protocols.csv`.
 
@@ -334,12 +366,12 @@ def compare_protocols(params: Params, run: str) -> Path:
         writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         for dataset, split in params.data.evaluate.items():
-            clips = datasets.load(params.root, dataset, split)
+            clips, everyone = (datasets.load(params.root, dataset, part) for part in (split, None))
             stride = 1 + sum(clip.n_frames for clip in clips) // COMPARED
             for protocol in protocols.NAMES:
                 every = max(params.evaluate.every, stride // protocols.get(protocol).every)
-                scores = score_clips(clips, maps, protocol, every=every,
-                                     seed=params.seed, seen=seen)  # fmt: skip
+                scores = score_clips(clips, maps, protocol, every=every, seed=params.seed,
+                                     seen=seen, everyone=everyone)  # fmt: skip
                 row = summary(scores, protocol, params.evaluate.resamples, params.seed)
                 rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
                 writer.writerow({"dataset": dataset, **rounded})
@@ -372,7 +404,8 @@ def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
             prior = baselines.centre_prior(params.root, dataset)
         maps = Maps(None if baseline else folder / "maps", baseline, prior)
         scores = score_clips(clips, maps, settings.protocol, every=settings.every,
-                             seed=params.seed, seen=seen, allow_seen=allow_seen)  # fmt: skip
+                             seed=params.seed, seen=seen, allow_seen=allow_seen,
+                             everyone=datasets.load(params.root, dataset))  # fmt: skip
         rows += [s.row() for s in scores]
         result[dataset] = summary(scores, settings.protocol, settings.resamples, params.seed)
     target = params.report_folder / "metrics" / f"{run}.json"

@@ -7,7 +7,7 @@
 | fixations | pixels | pixels | pixels | one by one |
 | AUC-J | ranks | trapezoid, jitter | trapezoid, jitter | ranks |
 | s-AUC against | 10,000 fixations of other clips | 10 frames of any clip, per frame | \
-a frame of each of 40 other clips | every fixation of other clips, once |
+a frame of each of 40 other clips | every fixation of all other clips, once |
 | s-AUC | ranks | 100 splits, steps of .1 | 100 splits, steps of .1 | ranks |
 | NSS deviation | population | N - 1 | population | population |
 | density | official | official | official, halved | blurred here |
@@ -71,7 +71,8 @@ class Protocol:
     `mean` tells how frames become one number ("clips": each clip's mean over its frames,
     then the mean over clips; "frames": over all frames, `frame_limit` of them at most), and
     `every` how far it is from one scored frame to the next. With `own_density` it blurs the
-    fixations itself, and takes no density.
+    fixations itself, and takes no density. With `whole_set` a clip's negatives come from all
+    clips of its set, also those that are not scored.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Protocol:
     measure: Callable[[_Frame], Scores]
     every: int = 1
     own_density: bool = False
+    whole_set: bool = False
     mean: Literal["clips", "frames"] = "clips"
     frame_limit: int | None = None
 
@@ -202,7 +204,7 @@ def get(name: str, dataset: str | None = None) -> Protocol:
         case "hevc33-peer":
             summary = "the published peers on HEVC33: every 5th frame, longest side 320"
             return Protocol(name, summary, _longest_320, draw_once, _peer, every=5,
-                            own_density=True)  # fmt: skip
+                            own_density=True, whole_set=True)  # fmt: skip
     near = get_close_matches(name, NAMES, n=1, cutoff=0)
     raise SalemaError(f"unknown protocol {name!r} (did you mean {near[0]!r}? {', '.join(NAMES)})")
 

@@ -284,6 +284,31 @@ def test_a_video_that_is_cut_short_is_named(tmp_path, clips, refused):
     assert str(path) in refused(folder)
 
 
+def test_more_maps_than_frames_are_refused(tmp_path, clips, refused):
+    made = blurred(clips)
+    made["0602"] = np.concatenate([made["0602"], made["0602"][:1]])
+    for kind in (arrays, videos):
+        folder = kind(tmp_path / kind.__name__, made)
+        assert "more than 3 maps for the 3 frames of DHF1K 0602" in refused(folder)
+
+
+def test_a_table_of_scores_is_not_overwritten(mine, tmp_path, refused):
+    (tmp_path / "mine.csv").write_text("kept")
+    assert "mine.csv exists" in refused(mine, "--csv", "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "kept"
+
+
+def test_maps_that_tell_what_their_weights_saw_are_refused(tmp_path, clips, refused, run):
+    folder = pictures(tmp_path / "maps" / "net_predictions", blurred(clips)).parent
+    told = folder / "net_predictions.json"
+    told.write_text('{"seen": {"DHF1K": ["0602", "0700"], "OSIE": ["1001"]}}')
+    assert "1 clips of DHF1K, 0602 first, were seen" in refused(folder)
+    status, out, _ = run(folder, "--allow-seen")
+    assert status == 0 and "1 SEEN IN TRAINING" in out
+    told.write_text("[]")
+    assert "net_predictions.json does not tell" in refused(folder)
+
+
 # ---------------------------------------------------------------------- scores
 
 
@@ -326,6 +351,17 @@ def test_every_nth_frame_of_those_that_the_protocol_takes(clips, mine):
     assert counted == {1: [5, 3, 4], 2: [3, 2, 2], 9: [1, 1, 1]}
     peer = rows(mine, clips, "hevc33-peer").values()
     assert [row["frames"] for row in peer] == [1, 1, 1]
+
+
+def test_a_peers_negatives_come_from_the_whole_set(clips, mine):
+    def shuffled(protocol, some, everyone=None):
+        scores = evaluate.score_clips(some, Maps(mine), protocol, everyone=everyone)
+        return scores[0].row()["auc_shuffled"]
+
+    whole = shuffled("hevc33-peer", clips)
+    assert shuffled("hevc33-peer", clips[:1]) is None  # nobody to be compared with
+    assert shuffled("hevc33-peer", clips[:1], clips) == whole > 0.5
+    assert shuffled("exact", clips[:1], clips) is None
 
 
 def test_a_set_of_one_clip_has_no_shuffled_auc_and_no_nan(run, mine, tmp_path):

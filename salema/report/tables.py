@@ -171,12 +171,12 @@ def markdown(params: Params, differences: pd.DataFrame | None = None) -> str:
     differences = paired(params) if differences is None else differences
     protocols = ", ".join(f"`{name}`" for name in tidy.protocol.unique())
     every = params.evaluate.every
-    frames = "every frame" if every == 1 else f"one frame in {every}"
+    frames = "every frame" if every == 1 else f"one in {every} of the frames"
     parts = [
         f"# Ablation: where a memory sits, profile `{params.profile}`\n",
         notice(params),
-        f"Protocol {protocols}, {frames}; the mean over clips with its 95 % bootstrap interval "
-        f"({params.evaluate.resamples} resamples of the clips, seed {params.seed}). Tuned on "
+        f"Protocol {protocols}, {frames} that it takes; the mean over clips with its 95 % "
+        f"bootstrap interval ({params.evaluate.resamples} resamples of the clips, seed {params.seed}). Tuned on "
         f"{', '.join(params.data.tune)} train, fine-tuned on {', '.join(params.data.finetune)} "
         f"train; width {params.model.width:g}, input {params.model.size[1]}x{params.model.size[0]}."
         "\n",
@@ -185,7 +185,8 @@ def markdown(params: Params, differences: pd.DataFrame | None = None) -> str:
         "which may well be within chance of the next one; read the paired differences. Italic "
         "rows are there to read the others by, – where a set cannot have one. † marks a row "
         "whose weights saw some of these clips in training. On still images a memory has "
-        "nothing to remember: rows differ there by their training only.\n",
+        "nothing to remember: an EMA leaves them as they are, and a ConvLSTM gives its first "
+        "step from an empty state, which it was hardly trained for.\n",
         legend(params) + "\n",
     ]
     parts += ["## In words\n", answers(params, differences), _reading(differences)]

@@ -1,0 +1,43 @@
+"""What bf16 costs: metrics of the starter weights on data/sample, less those in fp32."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.scale import Scale
+from benchmarks.timing import Row
+from salema import datasets, protocols, weights
+from salema.metrics import paired_bootstrap
+from salema.model import SaliencyModel
+
+SAMPLE = Path(__file__).parent.parent / "data" / "sample"
+PARTS = {"SALICON": "val", "DHF1K": "val", "Hollywood-2": "test", "UCF-sports": "test"}
+
+
+def differences(scale: Scale) -> Iterator[Row]:
+    """Every clip of the sample that the study scores, each metric paired."""
+    sets = [datasets.load(SAMPLE, name, part)[: scale.clips] for name, part in PARTS.items()]
+    models = [weights.load(device="cpu", precision=precision) for precision in ("fp32", "bf16")]
+    full, half = (np.concatenate([_score(model, clips) for clips in sets]) for model in models)
+    section = f"starter weights on data/sample: bf16 less fp32, {len(full)} clips, protocol exact"
+    for index, metric in enumerate(protocols.METRICS):
+        apart = paired_bootstrap(half[:, index], full[:, index])
+        yield Row(section, metric, "apart", apart.mean, apart.low, apart.high,
+                  note=f"95 % of resampled means; fp32 {full[:, index].mean():.3f}")  # fmt: skip
+
+
+def _score(model: SaliencyModel, clips: list[datasets.Clip]) -> np.ndarray:
+    """(clips, metrics): means over the frames of each clip."""
+    pool = protocols.Pool({clip.name: (clip.size, list(clip.fixations())) for clip in clips})
+    rows = []
+    for clip in clips:
+        protocol = protocols.get("exact", clip.dataset)
+        negatives = protocol.negatives(pool, clip.name)
+        frames = zip(model.stream(clip.frames()), clip.fixations(), clip.maps(), strict=True)
+        scores = [
+            protocol.score(saliency, fixations, density, clip.size, negatives, index)
+            for index, (saliency, fixations, density) in enumerate(frames)
+        ]
+        rows.append([np.mean([s[key] for s in scores if s]) for key in protocols.METRICS])
+    return np.array(rows)
