@@ -176,9 +176,9 @@ def markdown(params: Params, differences: pd.DataFrame | None = None) -> str:
         f"# Ablation: where a memory sits, profile `{params.profile}`\n",
         notice(params),
         f"Protocol {protocols}, {frames} that it takes; the mean over clips with its 95 % "
-        f"bootstrap interval ({params.evaluate.resamples} resamples of the clips, seed {params.seed}). Tuned on "
-        f"{', '.join(params.data.tune)} train, fine-tuned on {', '.join(params.data.finetune)} "
-        f"train; width {params.model.width:g}, input {params.model.size[1]}x{params.model.size[0]}."
+        f"bootstrap interval ({params.evaluate.resamples} resamples of the clips, seed "
+        f"{params.seed}). Tuned on {', '.join(params.data.tune)} train, fine-tuned on "
+        f"{', '.join(params.data.finetune)} train; width {params.model.width:g}, input {params.model.size[1]}x{params.model.size[0]}."
         "\n",
         _sets(params, tidy) + "\n",
         "An arrow points to better. Bold in a table of scores: the best mean among the runs, "
