@@ -178,8 +178,8 @@ def markdown(params: Params, differences: pd.DataFrame | None = None) -> str:
         f"Protocol {protocols}, {frames} that it takes; the mean over clips with its 95 % "
         f"bootstrap interval ({params.evaluate.resamples} resamples of the clips, seed "
         f"{params.seed}). Tuned on {', '.join(params.data.tune)} train, fine-tuned on "
-        f"{', '.join(params.data.finetune)} train; width {params.model.width:g}, input {params.model.size[1]}x{params.model.size[0]}."
-        "\n",
+        f"{', '.join(params.data.finetune)} train; width {params.model.width:g}, input "
+        f"{params.model.size[1]}x{params.model.size[0]}.\n",
         _sets(params, tidy) + "\n",
         "An arrow points to better. Bold in a table of scores: the best mean among the runs, "
         "which may well be within chance of the next one; read the paired differences. Italic "
