@@ -9,4 +9,6 @@ Read in this order.
     video            file to PNG and to overlay; time and memory over the length of a video
     training         a training step on clips, and the share of it that waits for data
     metrics          the metrics of a frame against their literal definitions
+    precision        what bf16 costs in scores, on the sample
+    rows             ms a frame of each row of a study (a command of its own)
 """

@@ -62,13 +62,17 @@ def _learner(scale: Scale, width: float, precision: str) -> Learner:
     study = params.read(ROOT / "params.yaml")
     model = {"width": width, "size": list(scale.size), "branches": False}
     settings = study.finetune.model_copy(
-        update={"bptt_frames": scale.train_frames[width], "batch": 1, "frames_per_clip": None}
+        update={
+            "bptt_frames": scale.train_frames[width],
+            "batch": 1,
+            "frames_per_clip": None,
+            "precision": precision,
+        }
     )
     study = study.model_copy(
         update={
             "model": study.model.model_copy(update=model),
             "finetune": settings,
-            "predict": study.predict.model_copy(update={"precision": precision}),
         }
     )
     clips = datasets.load(ROOT / "data" / "sample", "DHF1K", "train")

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
-        added.set_defaults(command=function)
+        added.set_defaults(command=function, parser=added)
         return added
 
     _for_everybody(command)
@@ -159,6 +159,20 @@ def _where(parser: argparse.ArgumentParser) -> None:
 # ---------------------------------------------------------------------- what they do
 
 
+MODEL = ("weights", "sha256", "placement", "alpha", "device", "precision", "chunk")
+WHERE = ("dataset", "root", "split", "videos")
+
+
+def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
+    """Raises SalemaError for an option that would mean nothing beside `mode`."""
+    for name, value in vars(parsed).items():
+        free = (*allowed, mode.lstrip("-"), "command", "parser", "params")
+        if name not in free and value and value != parsed.parser.get_default(name):
+            given = {"sources": "SOURCE", "predictions": "folder"}.get(name)
+            given = given or "--" + name.replace("_", "-")
+            raise SalemaError(f"{mode} takes no {given} (leave one of the two out)")
+
+
 def _model(parsed: argparse.Namespace) -> object:
     from salema import weights
 
@@ -192,14 +206,16 @@ def _predict(parsed: argparse.Namespace) -> int:
     from salema import params, predict
 
     if parsed.run:
+        _alone(parsed, "--run")
         print(predict.predict_run(params.read(parsed.params), parsed.run))
         return 0
     if parsed.dataset:
-        if parsed.sources or parsed.overlay or parsed.view:
-            raise SalemaError("--dataset takes no SOURCE, --overlay or --view (leave them out)")
+        _alone(parsed, "--dataset", *MODEL, *WHERE, "out", "format", "overwrite", "submission")
         return _predict_dataset(parsed)
     if not parsed.sources:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
+    _alone(parsed, "SOURCE", *MODEL, "sources", "out", "format", "overlay", "view", "size",
+           "colormap", "opacity", "shot_reset", "overwrite")  # fmt: skip
     folder = parsed.out
     if folder is None and not (parsed.overlay or parsed.view):
         folder = Path("saliency")
@@ -231,7 +247,7 @@ def _page(model: object, source: str, out: Path, parsed: argparse.Namespace) -> 
 
 
 def _predict_dataset(parsed: argparse.Namespace) -> int:
-    from salema import predict
+    from salema import predict, weights
 
     clips = _dataset(parsed, ground_truth=False)
     if parsed.submission:
@@ -242,7 +258,8 @@ def _predict_dataset(parsed: argparse.Namespace) -> int:
     model = _model(parsed)
     name = parsed.weights.stem if parsed.weights else "salema"
     folder = parsed.out or Path("saliency")
-    status = predict.predict_dataset(model, clips, folder, parsed.format, parsed.overwrite, name)
+    status = predict.predict_dataset(model, clips, folder, parsed.format, parsed.overwrite, name,
+                                     weights.identity(model))  # fmt: skip
     if parsed.submission:
         predict.submission(folder / f"{name}_predictions", clips, parsed.submission)
         print(f"{parsed.submission}: {len(clips)} videos")
@@ -253,6 +270,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     from salema import datasets, evaluate, params
 
     if parsed.run:
+        _alone(parsed, "--run", "allow_seen")
         evaluate.evaluate_run(params.read(parsed.params), parsed.run, parsed.allow_seen)
         return 0
     if not (parsed.predictions and parsed.dataset):

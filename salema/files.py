@@ -33,12 +33,12 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`, renamed to it on success and removed on error.
 
     The temporary name keeps the suffix (`.map.mp4.part.mp4`), so that encoders that
     choose a container by it still work. The caller may make it a file or a folder; a
-    folder never replaces one that exists.
+    folder replaces one that exists only with `replace`, and at the very end.
 
     Raises:
         SalemaError: The parent cannot be made, or the device is full.
@@ -49,7 +49,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove(part)
         yield part
-        os.replace(part, path)
+        if replace and path.is_dir():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            os.replace(path, old)
+            os.replace(part, path)
+            _remove(old)
+        else:
+            os.replace(part, path)
     except OSError as error:
         _remove(part)
         if isinstance(error, FileExistsError | NotADirectoryError):

@@ -71,6 +71,7 @@ class Training(Block):
     loss: Literal["bce", "bce-adversarial", "metrics"] = "bce"
     clip_norm: Rate | None = None
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' own average
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
 class Tune(Training):

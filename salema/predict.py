@@ -3,8 +3,8 @@
 Decoding, the network and writing overlap; memory is constant in a video's length.
 """
 
+import json
 import re
-import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -66,9 +66,10 @@ def predict_sources(model: SaliencyModel, sources: list[str], output: Output) ->
     """
     status, taken = 0, set()
     opened = [video.open(source) for source in sources]  # all are checked before the first runs
-    for source, frames in zip(sources, opened, strict=True):
-        name = _unique(frames.name, taken)
-        targets = _targets(name, frames, output, several=len(sources) > 1)
+    several = len(sources) > 1
+    planned = [_targets(_unique(f.name, taken), f, output, several) for f in opened]
+    _spare(sources, planned)
+    for source, frames, targets in zip(sources, opened, planned, strict=True):
         existing = [path for path in targets.values() if path.exists()]
         if existing and not output.overwrite:
             print(f"{source}: {existing[0]} exists, skipped (--overwrite makes it anew)")
@@ -82,6 +83,14 @@ def predict_sources(model: SaliencyModel, sources: list[str], output: Output) ->
         else:
             print(f"{source}: {count} maps in {where}")
     return status
+
+
+def _spare(sources: list[str], planned: list[dict[str, Path]]) -> None:
+    """Raises SalemaError where an output would replace what is read."""
+    read = {Path(source).resolve() for source in sources}
+    for path in (path for targets in planned for path in targets.values()):
+        if path.resolve() in read:
+            raise SalemaError(f"{path} is a source itself (choose another --out or --overlay)")
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -117,8 +126,8 @@ def _predict_source(
     with ExitStack() as stack:
         sinks: list[Callable] = []
         if "maps" in targets:
-            _clear(targets["maps"], output.overwrite)
-            maps_out = _map_writer(targets["maps"], output.form, fps, shape)
+            _only_maps(targets["maps"])
+            maps_out = _map_writer(targets["maps"], output.form, fps, shape, replace=True)
             sinks.append(_sink(stack.enter_context(maps_out), shape, output.form == "npy"))
         if "overlay" in targets:
             sound = source if frames.names is None and Path(source).exists() else None
@@ -150,21 +159,20 @@ def _predict_source(
     return count
 
 
-def _clear(path: Path, overwrite: bool) -> None:
-    """Make room for output that the user asked to overwrite: a folder of our own maps."""
-    if overwrite and path.is_dir():
+def _only_maps(path: Path) -> None:
+    """Raises SalemaError where a folder that would be replaced holds something else."""
+    if path.is_dir():
         strangers = [item for item in path.iterdir() if item.suffix != ".png"]
         if strangers:
             raise SalemaError(f"{path} holds {strangers[0].name} too (choose another --out)")
-        for item in path.iterdir():
-            item.unlink()
-        path.rmdir()
 
 
-def _map_writer(path: Path, form: str, fps: float, shape: tuple[int, int], bits: int = 8) -> Any:
+def _map_writer(
+    path: Path, form: str, fps: float, shape: tuple[int, int], bits: int = 8, replace: bool = False
+) -> Any:
     match form:
         case "png":
-            return writers.PngWriter(path)
+            return writers.PngWriter(path, replace)
         case "gray":
             return writers.GrayWriter(path, fps, shape, bits=bits)
         case "npy":
@@ -198,7 +206,7 @@ def predict_run(params: Params, run: str) -> Path:
     model = weights.load(folder / "weights.safetensors", precision=params.predict.precision)
     model.chunk = params.predict.chunk
     cache = datasets.study_cache(tuple(model.config.size))
-    with atomic(folder / "maps") as part:
+    with atomic(folder / "maps", replace=True) as part:  # an output of this stage, made anew
         for dataset, split in params.data.evaluate.items():
             clips = datasets.load(params.root, dataset, split)
             images = [clip for clip in clips if is_image(clip)]
@@ -207,8 +215,8 @@ def predict_run(params: Params, run: str) -> Path:
             for clip in tqdm(videos, desc=f"{run} {dataset}", disable=None):
                 path = part / dataset / f"{clip.name}.mkv"
                 predict_clip(model, clip, path, "gray", bits=16, frames=cache.frames(clip))
-        if (folder / "maps").exists():  # an output of this stage, made anew
-            shutil.rmtree(folder / "maps")
+    for problem in cache.problems:
+        print(problem, file=sys.stderr)
     return folder / "maps"
 
 
@@ -224,6 +232,7 @@ def predict_clip(
     form: str,
     bits: int = 8,
     frames: Iterable[np.ndarray] | None = None,
+    replace: bool = False,
 ) -> int:
     """Maps of one clip at the model's size under its frames' own names; returns how many.
 
@@ -234,10 +243,11 @@ def predict_clip(
         form: "png", "gray" or "npy".
         bits: 8 or 16, of "gray".
         frames: The clip's frames, already at the model's size.
+        replace: Whether a folder of maps that exists is replaced when the new one is there.
     """
-    count = 0
+    count, size = 0, tuple(model.config.size)
     with (
-        _map_writer(path, form, clip.fps or 30.0, tuple(model.config.size), bits) as writer,
+        _map_writer(path, form, clip.fps or 30.0, size, bits, replace) as writer,
         Behind(writer.write, depth=model.chunk) as behind,
     ):
         for frame, saliency in maps_of(model, clip.frames() if frames is None else frames):
@@ -271,6 +281,7 @@ def predict_dataset(
     form: str,
     overwrite: bool,
     name: str = "salema",
+    about: dict | None = None,
 ) -> int:
     """The seeds' inference: maps of a data set in the original's folders; returns the status.
 
@@ -279,7 +290,15 @@ def predict_dataset(
     named after its source frame. Clips that are there already are skipped, so an
     interrupted run continues; nothing is overwritten unless asked. A clip with a broken
     frame gets a line and no maps, and the status is 1.
+
+    `about`, what the model is and saw, goes into `<folder>/<name>_predictions.json`.
+
+    Raises:
+        SalemaError: The folder holds maps of another model, something else than maps, or
+            cannot be written.
     """
+    if about is not None:
+        _tell(folder / f"{name}_predictions.json", about, overwrite)
     # Differs: the released code named maps by their count, and wrote double EMA into one file.
     made = skipped = broken = frames = 0
     for clip in tqdm(clips, unit="clip", disable=None):
@@ -290,9 +309,9 @@ def predict_dataset(
         if path.exists() and not overwrite:
             skipped += 1
             continue
-        _clear(path, overwrite)
+        _only_maps(path)
         try:
-            frames += predict_clip(model, clip, path, form, frames=_readable(clip))
+            frames += predict_clip(model, clip, path, form, frames=_readable(clip), replace=True)
             made += 1
         except SalemaError as error:
             if error.status != 1:
@@ -301,6 +320,25 @@ def predict_dataset(
             broken += 1
     print(f"{made} clips, {frames} maps in {folder}; {skipped} there already, {broken} broken")
     return 1 if broken else 0
+
+
+def _tell(path: Path, about: dict, overwrite: bool) -> None:
+    """Write what made the maps and what it saw, so that two models' maps are never mixed."""
+    if path.exists():
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            same, seen = before["model"] == about["model"], before["seen"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SalemaError(f"{path} is in the way (move it, or choose another --out)") from error
+        if not (same or overwrite):
+            raise SalemaError(
+                f"{path.with_suffix('')} holds maps of other weights (choose another --out, or "
+                "--overwrite)"
+            )
+        union = {d: {*seen.get(d, []), *about["seen"].get(d, [])} for d in {*seen, *about["seen"]}}
+        about = {**about, "seen": {dataset: sorted(union[dataset]) for dataset in sorted(union)}}
+    with atomic(path) as part:
+        part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def _readable(clip: Clip) -> Iterator[np.ndarray]:

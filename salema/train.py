@@ -192,7 +192,8 @@ class Job:
         described = self._described()
         if self.settings.schedule != "one-cycle":  # whose every step knows the last
             described["settings"].pop("epochs")
-        listed = [(c.dataset, c.name, c.n_frames) for c in [*self.clips, *self.val]]
+        listed = [(c.dataset, c.name, c.n_frames, self.cache.identity(c))
+                  for c in [*self.clips, *self.val]]  # fmt: skip
         digest = hashlib.sha256(json.dumps([described, listed, self.start, self.seen]).encode())
         for name in CODE:
             digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
@@ -218,7 +219,7 @@ class Learner:
         self.job, self.settings = job, job.settings
         self.device = pick_device("auto")
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
-        self.mixed = pick_precision(job.params.predict.precision, self.device) == "bf16"
+        self.mixed = pick_precision(self.settings.precision, self.device) == "bf16"
         self.optimizer = _optimizer(self.model, self.settings)
         self.epoch, self.steps = 0, 0
         self.history: list[dict[str, float]] = []

@@ -124,13 +124,21 @@ class _Writer:
 class PngWriter(_Writer):
     """A folder of 8-bit gray PNG, `<name>.png` each; it appears when the last is written.
 
+    Args:
+        path: The folder.
+        replace: Whether it replaces a folder that exists.
+
     Raises:
         SalemaError: The folder exists and is not empty, or the device is full.
     """
 
+    def __init__(self, path: str | Path, replace: bool = False) -> None:
+        super().__init__(path)
+        self.replace = replace
+
     @contextmanager
     def _session(self) -> Iterator[None]:
-        with atomic(self.path) as self._part:
+        with atomic(self.path, self.replace) as self._part:
             self._part.mkdir()
             yield
 

@@ -35,6 +35,16 @@ def test_arrays_have_the_models_size_and_are_bytes(tmp_path, clip):
     assert len(files(tmp_path / "scratch")) == 3
 
 
+def test_a_clips_identity_changes_with_any_of_its_files(tmp_path, clip):
+    known = {FrameCache.identity(clip)}
+    assert FrameCache.identity(load(tmp_path, "DHF1K")[0]) in known
+    for path in clip.files():
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        assert FrameCache.identity(clip) not in known
+        known.add(FrameCache.identity(clip))
+    assert len(known) > 5
+
+
 def test_a_map_is_resized_by_area_and_stretched(tmp_path, clip):
     maps = FrameCache(tmp_path / "scratch", SMALL, PLENTY).maps(clip)
     # One white pixel of 24x32 is a quarter of one cell of 12x16; stretched it is white.

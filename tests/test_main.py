@@ -1,6 +1,7 @@
 """The command line: every kind of source and output, and one line for everything wrong."""
 
 import errno
+import json
 import resource
 import struct
 import subprocess
@@ -280,11 +281,65 @@ def test_a_data_set_by_its_numbers_and_its_submission(run, tmp_path, file):
     status, out, err = run("predict", "--dataset", "DHF1K", "--root", "data", "--videos",
                            "601-700", "--out", "out", "--submission", "send.zip")  # fmt: skip
     assert status == 0 and err == ""
-    assert tree(tmp_path / "out") == [
+    assert tree(tmp_path / "out") == [f"{file.stem}_predictions.json"] + [
         f"{file.stem}_predictions/{clip}/{frame}.png"
         for clip in ("0601", "0602") for frame in ("0001", "0002")
     ]  # fmt: skip
     assert "2 clips, 4 maps in out" in out and "send.zip: 2 videos" in out
+
+
+def test_maps_of_two_models_are_not_mixed_and_tell_what_both_saw(run, tmp_path, file):
+    def predict(at, number, *more):
+        return run("predict", "--dataset", "DHF1K", "--root", "data", "--out", "out", "--videos",
+                   number, *more, at=at)  # fmt: skip
+
+    for number in (601, 602):
+        trees.dhf1k(tmp_path / "data", number, 2)
+    other = tmp_path / "other" / file.name
+    other.parent.mkdir()
+    weights.save(network("ema61", seed=2), other, weights.Card(seen={"DHF1K": ["0001"]}))
+    assert predict(file, 601)[0] == predict(file, 602)[0] == 0
+    status, _, err = predict(other, 602)
+    assert status == 2 and "holds maps of other weights" in err
+    before = (tmp_path / "out" / f"{file.stem}_predictions" / "0602" / "0001.png").read_bytes()
+    status, _, _ = predict(other, 602, "--overwrite")
+    after = (tmp_path / "out" / f"{file.stem}_predictions" / "0602" / "0001.png").read_bytes()
+    assert status == 0 and before != after
+    told = json.loads((tmp_path / "out" / f"{file.stem}_predictions.json").read_text())
+    assert told["seen"] == {"DHF1K": ["0001"]}
+
+
+def test_an_output_never_replaces_what_is_read(refused, tmp_path):
+    film(tmp_path / "clip.mp4", ramp(2))
+    film(tmp_path / "clip.mkv", ramp(2), "ffv1", "bgr0")
+    trees.array(tmp_path / "frames" / "001.png", ramp(1)[0])
+    anew = ["--overwrite"]
+    assert "is a source itself" in refused("predict", "frames", "--out", ".", *anew)
+    assert "is a source itself" in refused("predict", "clip.mp4", "--overlay", "clip.mp4", *anew)
+    gray = ["--format", "gray", "--out", "."]
+    assert "is a source itself" in refused("predict", "clip.mkv", *gray, *anew)
+
+
+def test_maps_that_exist_stay_until_new_ones_are_there(run, refused, tmp_path):
+    film(tmp_path / "clip.mp4", ramp(2))
+    assert run("predict", "clip.mp4", "--out", "maps")[0] == 0
+    again = ["predict", "clip.mp4", "--out", "maps", "--overwrite", "--overlay", "o.mp4"]
+    assert "no color map 'trubo'" in refused(*again, "--colormap", "trubo")
+    assert len(tree(tmp_path / "maps")) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["predict", "--run", "ema30", "--out", "x"], "--run takes no --out"),
+        (["predict", "a.mp4", "--split", "val"], "SOURCE takes no --split"),
+        (["predict", "--dataset", "DHF1K", "--shot-reset"], "--dataset takes no --shot-reset"),
+        (["evaluate", "--run", "ema30", "--every", "3"], "--run takes no --every"),
+        (["evaluate", "maps", "--run", "ema30"], "--run takes no folder"),
+    ],
+)
+def test_an_option_that_would_mean_nothing_is_refused(refused, words, told):
+    assert told in refused(*words, at=None)
 
 
 def test_bad_data_set_commands_are_refused(refused, tmp_path):

@@ -47,7 +47,8 @@ def little(root):
 def raw(root):
     """The study's own parameters with the smallest budget."""
     study = copy.deepcopy(STUDY)
-    one = {"epochs": 1, "batch": 3, "optimizer": "adamw", "learning_rate": 1e-3, "augment": "none"}
+    one = {"epochs": 1, "batch": 3, "optimizer": "adamw", "learning_rate": 1e-3, "augment": "none",
+           "precision": "fp32"}  # fmt: skip
     study["profile"] = "tiny"
     study["profiles"] = {
         "tiny": {
@@ -56,8 +57,7 @@ def raw(root):
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0},
             "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": one},
             "finetune": {"epochs": 1, "batch": 2, "frames_per_clip": 4, "bptt_frames": 2,
-                         "learning_rate": 1e-3},
-            "predict": {"precision": "fp32"},
+                         "learning_rate": 1e-3, "precision": "fp32"},
         }
     }  # fmt: skip
     return study

@@ -252,6 +252,12 @@ def test_an_unknown_placement_is_told_with_the_nearest():
 # ---------------------------------------------------------------- writing
 
 
+def test_a_model_that_was_built_predicts_the_same_twice():
+    model = build("ema30-dropout", width=0.125)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 192, 256, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(model.predict(frames), model.predict(frames))
+
+
 def test_converting_never_overwrites(tmp_path, file):
     taken = tmp_path / "taken.safetensors"
     taken.write_bytes(b"mine")

@@ -83,6 +83,11 @@ class FrameCache:
         """
         return self._array(clip, "fixations", ())
 
+    @staticmethod
+    def identity(clip: Clip) -> str:
+        """Hash of what a clip's arrays depend on: its files' states, its fixations, the blur."""
+        return " ".join(_key(clip, kind) for kind in ("frames", "maps", "fixations"))
+
     def _array(self, clip: Clip, kind: str, last: tuple) -> "np.ndarray | SourceArray":
         path = self._path(clip, kind)
         key = _key(clip, kind)
@@ -243,7 +248,7 @@ def _key(clip: Clip, kind: str) -> str:
     """Hash of what the array depends on: names, sizes and times of change of its files."""
     digest = hashlib.sha256(f"{VERSION} {clip.n_frames}".encode())
     if kind != "frames" and clip.points is not None:
-        digest.update(repr(clip.size).encode() + clip.points.tobytes())
+        digest.update(repr((clip.size, sigma(clip.size))).encode() + clip.points.tobytes())
         return digest.hexdigest()
     source = {"frames": clip.images, "maps": clip.map_files, "fixations": clip.fixation_files}[kind]
     paths = source.paths() if isinstance(source, Files) else [source]

@@ -43,7 +43,7 @@ def build(
     """
     if isinstance(placement, str):
         placement = PLACEMENTS[choose(placement, PLACEMENTS, "placement")]
-    return SaliencyModel(config or Model(width=width), placement)
+    return SaliencyModel(config or Model(width=width), placement).eval()
 
 
 def load(
@@ -158,6 +158,15 @@ def _read_ours(path: Path) -> SaliencyModel:
         reason = " ".join(str(error).split())[:200]
         raise SalemaError(f"{path} does not fit its own description: {reason} (broken?)") from error
     return model
+
+
+def identity(model: SaliencyModel) -> dict:
+    """What tells this model from another: a hash of all that its maps depend on; and `seen`."""
+    config, placement = model.config.model_dump(), model.placement.model_dump()
+    digest = hashlib.sha256(json.dumps([config, placement, model.precision]).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    return {"model": digest.hexdigest(), "seen": getattr(model, "card", Card()).seen}
 
 
 def save(model: SaliencyModel, path: str | Path, card: Card, half: bool = False) -> None:
