@@ -294,6 +294,7 @@ def test_the_files_hold_every_row_and_are_the_same_bytes_again(study):
 def test_figures_are_the_same_bytes_again(study):
     found = report.paired(study)
     for draw in (lambda: report.paired_dots(study, found, "DHF1K"),
+                 lambda: report.clip_grid(study, "DHF1K"),
                  lambda: report.alpha_curves(study)):  # fmt: skip
         first, second = (style.render(draw(), "svg") for _ in range(2))
         assert first == second
@@ -314,6 +315,28 @@ def test_better_is_blue_and_worse_is_red_and_the_rest_is_grey(study):
     assert colors["KLD (axis turned)"] == style.RED
     left, right = figure.axes[-1].get_xlim()
     assert left > right
+
+
+@pytest.mark.parametrize("metric", ["nss", "kld"])
+def test_the_grid_of_clips_holds_each_difference_and_better_is_blue(study, metric):
+    axis = report.clip_grid(study, "DHF1K", metric).axes[0]
+    rows = [label.get_text() for label in axis.get_yticklabels()]
+    clips = [label.get_text() for label in axis.get_xticklabels()]
+    scores = report.per_clip(study).set_index(["run", "dataset", "clip"])[metric]
+    shown = iter(axis.texts)
+    fills = iter(axis.collections[0].get_facecolors())
+    better = -1 if metric == "kld" else 1
+    for row in rows:
+        run, against = row.split(" less ")
+        for clip in clips:
+            apart = scores[run, "DHF1K", clip] - scores[against, "DHF1K", clip]
+            assert float(next(shown).get_text()) == pytest.approx(apart, abs=0.006)
+            red, _, blue, _ = next(fills)
+            if abs(apart) > 0.02:
+                assert (blue > red) == (better * apart > 0)
+    assert "ema30 less static-video" in rows and len(rows) == len(study.runs) - 1
+    with pytest.raises(SalemaError, match="no scores on OSIE"):
+        report.clip_grid(study, "OSIE")
 
 
 def test_the_answer_to_a_flash_is_the_average_written_out_by_hand():

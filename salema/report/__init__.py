@@ -19,6 +19,7 @@ Nothing here trains or scores; it reads what the stages left in `runs/<profile>/
 from salema.report.answers import answers
 from salema.report.charts import (
     alpha_curves,
+    clip_grid,
     loss_curves,
     paired_dots,
     response,
@@ -47,6 +48,7 @@ __all__ = [
     "alpha_curves",
     "answers",
     "choose_clips",
+    "clip_grid",
     "compare_maps",
     "costs",
     "data_table",

@@ -8,7 +8,14 @@ import pandas as pd
 from salema.files import SalemaError
 from salema.params import Params
 from salema.report import style
-from salema.report.scores import LOWER_IS_BETTER, METRICS, losses, time_constant
+from salema.report.scores import (
+    LOWER_IS_BETTER,
+    METRICS,
+    control,
+    losses,
+    per_clip,
+    time_constant,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -265,6 +272,50 @@ def score_dots(params: Params, tidy: pd.DataFrame, dataset: str) -> "Figure":
         figure.suptitle(f"{dataset}, {params.data.evaluate[dataset]}, n = {int(here.clips.max())}: "
                         "mean with its 95 % interval; right is better; dashed: the centre prior",
                         fontsize=8.5, x=0.01, ha="left")  # fmt: skip
+    return figure
+
+
+def clip_grid(params: Params, dataset: str, metric: str = "nss") -> "Figure":
+    """Each run less its control, clip by clip: where a memory helps, and where it harms.
+
+    Blue is better, red worse; both ends of the colours lie equally far from 0.
+
+    Args:
+        params: The study.
+        dataset: A set of few clips.
+        metric: A key of `METRICS`.
+
+    Raises:
+        SalemaError: The set has no scores.
+    """
+    import seaborn
+
+    scores = per_clip(params)
+    scores = scores[scores.dataset == dataset].pivot(index="run", columns="clip", values=metric)
+    pairs = [(run, control(params, run)) for run in params.runs]
+    rows = {f"{run} less {against}": scores.loc[run] - scores.loc[against]
+            for run, against in pairs if {run, against} <= set(scores.index)}  # fmt: skip
+    if not rows:
+        raise SalemaError(f"no scores on {dataset} (run `dvc repro` first)")
+    table = pd.DataFrame(rows).T.dropna(axis=1, how="all")
+    better = -1 if metric in LOWER_IS_BETTER else 1
+    with style.look():
+        size = (9.4, 1.3 + 0.22 * len(table))
+        figure, axes = _panels(f"clips-{dataset}", 1, 1, size)
+        # Not the largest: one clip must not wash out the rest.
+        ends = float(np.nanquantile(table.abs(), 0.95)) or 1.0
+        palette = seaborn.diverging_palette(12, 245, s=85, l=45, as_cmap=True)
+        figures = table if table.shape[1] <= 20 else None
+        seaborn.heatmap(table * better, ax=axes[0, 0], cmap=palette, vmin=-ends, vmax=ends,
+                        annot=figures, fmt="+.2f", annot_kws={"size": 6.5}, linewidths=0.4,
+                        cbar=False)  # fmt: skip
+        axes[0, 0].set(xlabel="", ylabel="")
+        axes[0, 0].tick_params(length=0)
+        axes[0, 0].set_xticks(axes[0, 0].get_xticks(), axes[0, 0].get_xticklabels(), rotation=30,
+                              ha="right")  # fmt: skip
+        figure.suptitle(f"{dataset}, {params.data.evaluate[dataset]}: {METRICS[metric]} less the "
+                        "control's, clip by clip; blue is better", fontsize=8.5, x=0.01,
+                        ha="left")  # fmt: skip
     return figure
 
 
