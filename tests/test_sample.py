@@ -77,18 +77,6 @@ def test_an_interruption_leaves_no_half_sample(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_stills_go_on_for_ever_each_another():
-    rng = np.random.default_rng(0)
-    pictures = []
-    for _ in range(3):
-        picture, saliency = sample.still(rng, (40, 64))
-        assert picture.dtype == np.uint8 and picture.shape == (40, 64, 3)
-        assert saliency.dtype == np.float32 and saliency.shape == (40, 64)
-        assert saliency.max() == 1 and saliency.min() >= 0
-        pictures.append(picture.tobytes())
-    assert len(set(pictures)) == 3
-
-
 # ---------------------------------------------------------------------- the layouts
 
 

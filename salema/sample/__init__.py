@@ -1,4 +1,4 @@
-"""Small synthetic data sets in the official layouts, and endless synthetic stills.
+"""Small synthetic data sets in the official layouts.
 
 Read in this order:
 
@@ -9,10 +9,8 @@ Read in this order:
 
 from pathlib import Path
 
-import numpy as np
-
 from salema.files import atomic
-from salema.sample import layouts, observers, scenes
+from salema.sample import layouts
 
 
 def write(folder: str | Path, seed: int = 0, scale: float = 1.0) -> None:
@@ -39,17 +37,3 @@ def write(folder: str | Path, seed: int = 0, scale: float = 1.0) -> None:
         layouts.dhf1k(part / "DHF1K", seed, scale)
         layouts.hollywood2(part / "Hollywood-2", seed, scale)
         layouts.ucf_sports(part / "UCF-sports", seed, scale)
-
-
-def still(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A synthetic picture and the saliency map that observers would make on it.
-
-    Args:
-        rng: Source of chance; it moves on, so the next call gives another picture.
-        size: (H, W) in pixels, at least 32 each.
-
-    Returns:
-        The picture, uint8 (H, W, 3) RGB, and the map, float32 (H, W) with maximum 1.
-    """
-    world = scenes.scene(rng, size)
-    return scenes.render(world, 0, rng), observers.density(world)

@@ -155,22 +155,3 @@ def blur(fixations: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     sigma = SIGMA * size[1]
     smooth = cv2.GaussianBlur(count, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
     return np.round(255 * smooth / max(float(smooth.max()), 1e-9)).astype(np.uint8)
-
-
-def density(world: Scene) -> np.ndarray:
-    """(H, W) float32, maximum 1: the expected saliency map of a still, without observers."""
-    height, width = world.size
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    weights = _weights(world, 0)
-
-    def bump(at: np.ndarray, spread: tuple[float, float]) -> np.ndarray:
-        row = np.exp(-0.5 * ((x - at[0]) / spread[0]) ** 2) / spread[0]
-        return np.outer(np.exp(-0.5 * ((y - at[1]) / spread[1]) ** 2) / spread[1], row)
-
-    middle = np.array([width, height]) / 2
-    total = ELSEWHERE * bump(middle, (0.25 * width, 0.25 * height))
-    total += 0.05 * bump(middle, (0.08 * width, 0.08 * height))
-    for thing, weight in zip(world.things, weights / max(weights.sum(), 1e-9), strict=True):
-        spread = float(np.hypot(0.3 * thing.radius, SIGMA * width))
-        total += (1 - ELSEWHERE) * weight * bump(thing.path[0], (spread, spread))
-    return (total / total.max()).astype(np.float32)
