@@ -45,6 +45,7 @@ PLACEMENTS = {  # those with a name of their own; `params.yaml` may define other
 # Bytes of the largest activation, on a CPU: larger ones leave the cache, and glibc gives their
 # memory back after each layer, to fault it in anew.
 IN_CACHE = 12 * 2**20
+ON_GPU = 64  # frames of a batch there, where a chunk has so many
 
 
 class State(NamedTuple):
@@ -220,6 +221,8 @@ class SaliencyModel(nn.Module):
             channels = getattr(self.layers[0], "largest", self.widths[0])
             largest = channels * height * width * dtype.itemsize
             self.at_once = max(1, IN_CACHE // largest)
+        else:
+            self.at_once = ON_GPU
         if self.precision == "bf16":
             for module in [*self.layers[:LOGITS], *self.memories.values()]:
                 if not isinstance(module, EMA):
@@ -237,8 +240,8 @@ class SaliencyModel(nn.Module):
         maps = []
         for some in self._batches(frames):
             part, state = self(some[None], state)
-            maps.append(part[0].cpu().numpy())
-        return np.concatenate(maps), state
+            maps.append(part[0])
+        return torch.cat(maps).cpu().numpy(), state  # one copy: a GPU waits for none between
 
     @torch.inference_mode()
     def step_images(self, images: np.ndarray) -> np.ndarray:
@@ -246,8 +249,8 @@ class SaliencyModel(nn.Module):
 
         Each is a clip of its own: no memory goes from one to the next.
         """
-        maps = [self(some[:, None])[0][:, 0].cpu().numpy() for some in self._batches(images)]
-        return np.concatenate(maps)
+        maps = [self(some[:, None])[0][:, 0] for some in self._batches(images)]
+        return torch.cat(maps).cpu().numpy()
 
     def _batches(self, frames: np.ndarray) -> Iterator[Tensor]:
         """The frames, `at_once` at a time, where the model is."""
