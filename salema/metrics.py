@@ -73,12 +73,12 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
 
 def _moments(image: Map, target: Map | None = None) -> _Moments:
     """Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels)."""
-    sums = np.zeros(5)
+    sums, scratch = np.zeros(5), image.scratch(2)
     for block in image.blocks():
-        a = image.unit(block)
+        a = image.unit(block, scratch[0])
         sums[:2] += a.sum(), a @ a
         if target is not None:
-            b = target.unit(block)
+            b = target.unit(block, scratch[1])
             sums[2:] += b.sum(), b @ b, a @ b
     mean, square, target_mean, target_square, product = (sums / len(image.values)).tolist()
     return _Moments(
@@ -111,11 +111,14 @@ def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
         image = image._replace(scale=image.scale / (n * moments.mean))
     if moments.target_mean:
         target = target._replace(scale=target.scale / (n * moments.target_mean))
+    scratch = image.scratch(3)
     for block in image.blocks():
-        p, q = image.unit(block), target.unit(block)
-        p = p if moments.mean else np.full(p.shape, 1 / n)
-        q = q if moments.target_mean else np.full(q.shape, 1 / n)
-        shared += np.minimum(p, q).sum()
+        p, q = image.unit(block, scratch[0]), target.unit(block, scratch[1])
+        if not moments.mean:
+            p[:] = 1 / n
+        if not moments.target_mean:
+            q[:] = 1 / n
+        shared += np.minimum(p, q, out=scratch[2, : len(p)]).sum()
         p += EPSILON
         ratio = np.divide(q, p, out=p)
         ratio += EPSILON
