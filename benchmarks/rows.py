@@ -12,9 +12,10 @@ import numpy as np
 
 from benchmarks.scale import scenes
 from benchmarks.timing import machine, take_turns
-from salema import params, weights
+from salema import params
 from salema.files import SalemaError, atomic
-from salema.model import pick_device
+from salema.model import weights
+from salema.model.network import pick_device
 
 ROUNDS, FRAMES = 5, 32
 

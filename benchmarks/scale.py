@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import torch
 
-from salema import weights
-from salema.model import PLACEMENTS, SaliencyModel
+from salema.model import weights
+from salema.model.network import PLACEMENTS, SaliencyModel
 from salema.params import Model, Placement
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from salema.layers import MEAN_BGR, SIGMOID
-from salema.model import SaliencyModel
+from salema.model.layers import MEAN_BGR, SIGMOID
+from salema.model.network import SaliencyModel
 
 
 class Straightforward:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from benchmarks.scale import Scale, random_model
 from benchmarks.timing import Row, row
-from salema import datasets, params
-from salema.batches import Window
-from salema.pipeline import ahead
-from salema.train import Job, Learner
+from salema import data as datasets
+from salema import params
+from salema.media.threads import ahead
+from salema.train.loop import Job, Learner
+from salema.train.windows import Window
 
 ROOT = Path(__file__).parent.parent
 

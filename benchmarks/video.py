@@ -20,10 +20,10 @@ from benchmarks.network import Limits, gflop
 from benchmarks.scale import Scale, random_model, scenes
 from benchmarks.straightforward import Straightforward, to_overlay, to_png
 from benchmarks.timing import Row, row, take_turns
-from salema import weights
-from salema.model import SaliencyModel
-from salema.predict import Output, predict_sources
-from salema.video import open as open_video
+from salema.media.read import open as open_video
+from salema.model import weights
+from salema.model.network import SaliencyModel
+from salema.predict.sources import Output, predict_sources
 
 GROWTH = {"width": 0.125, "size": [96, 128]}  # of the network that long videos go through
 

@@ -174,7 +174,7 @@ def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
 
 
 def _model(parsed: argparse.Namespace) -> object:
-    from salema import weights
+    from salema.model import weights
 
     if parsed.chunk < 1:
         raise SalemaError(f"--chunk must be at least 1, not {parsed.chunk} (16 is a good one)")
@@ -196,14 +196,16 @@ def _root(parsed: argparse.Namespace) -> Path:
 
 
 def _dataset(parsed: argparse.Namespace, ground_truth: bool) -> list:
-    from salema import datasets, predict
+    from salema import data as datasets
+    from salema.predict import sources as predict
 
     videos = predict.numbers(parsed.videos) if parsed.videos else None
     return datasets.load(_root(parsed), parsed.dataset, parsed.split, videos, ground_truth)
 
 
 def _predict(parsed: argparse.Namespace) -> int:
-    from salema import params, predict
+    from salema import params
+    from salema.predict import sources as predict
 
     if parsed.run:
         _alone(parsed, "--run")
@@ -235,7 +237,7 @@ def _predict(parsed: argparse.Namespace) -> int:
 
 
 def _page(model: object, source: str, out: Path, parsed: argparse.Namespace) -> int:
-    from salema import view
+    from salema.tools import view
 
     stopped = view.page(model, source, out, parsed.overwrite, parsed.colormap, parsed.opacity,
                         parsed.shot_reset)  # fmt: skip
@@ -247,7 +249,8 @@ def _page(model: object, source: str, out: Path, parsed: argparse.Namespace) -> 
 
 
 def _predict_dataset(parsed: argparse.Namespace) -> int:
-    from salema import predict, weights
+    from salema.model import weights
+    from salema.predict import sources as predict
 
     clips = _dataset(parsed, ground_truth=False)
     if parsed.submission:
@@ -267,7 +270,9 @@ def _predict_dataset(parsed: argparse.Namespace) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    from salema import datasets, evaluate, params
+    from salema import data as datasets
+    from salema import params
+    from salema.score import evaluate
 
     if parsed.run:
         _alone(parsed, "--run", "allow_seen")
@@ -290,7 +295,7 @@ def _view(parsed: argparse.Namespace) -> int:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    from salema import weights
+    from salema.model import weights
 
     weights.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
     print(parsed.new)
@@ -298,7 +303,8 @@ def _convert(parsed: argparse.Namespace) -> int:
 
 
 def _export(parsed: argparse.Namespace) -> int:
-    from salema import export, weights
+    from salema.model import weights
+    from salema.tools import export
 
     model = weights.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
     export.export(model, parsed.out)
@@ -307,13 +313,13 @@ def _export(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    from salema import doctor
+    from salema.tools import doctor
 
     return doctor.report()
 
 
 def _sample(parsed: argparse.Namespace) -> int:
-    from salema import sample
+    from data import make_sample as sample
 
     sample.write(parsed.folder, seed=parsed.seed)
     print(parsed.folder)
@@ -321,7 +327,8 @@ def _sample(parsed: argparse.Namespace) -> int:
 
 
 def _index(parsed: argparse.Namespace) -> int:
-    from salema import index, params
+    from salema import params
+    from salema.data import index
 
     settings = params.read(parsed.params)
     root = parsed.root or settings.root
@@ -332,14 +339,16 @@ def _index(parsed: argparse.Namespace) -> int:
 
 
 def _tune(parsed: argparse.Namespace) -> int:
-    from salema import params, train
+    from salema import params
+    from salema.train import loop as train
 
     print(train.tune(params.read(parsed.params), parsed.run))
     return 0
 
 
 def _finetune(parsed: argparse.Namespace) -> int:
-    from salema import params, train
+    from salema import params
+    from salema.train import loop as train
 
     settings = params.read(parsed.params)
     print(train.finetune(settings, parsed.run, parsed.init, parsed.dataset))
@@ -347,7 +356,8 @@ def _finetune(parsed: argparse.Namespace) -> int:
 
 
 def _protocols(parsed: argparse.Namespace) -> int:
-    from salema import evaluate, params
+    from salema import params
+    from salema.score import evaluate
 
     print(evaluate.compare_protocols(params.read(parsed.params), parsed.run))
     return 0

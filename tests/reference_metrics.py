@@ -70,7 +70,7 @@ def kld(saliency, density):
 
 
 def score_frame(saliency, fixations, density, negatives):
-    """What `salema.metrics.score_frame` gives, one metric after the other."""
+    """What `salema.score.metrics.score_frame` gives, one metric after the other."""
     return {
         "auc_judd": auc_judd(saliency, fixations),
         "auc_shuffled": auc_shuffled(saliency, fixations, negatives),

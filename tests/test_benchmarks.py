@@ -15,14 +15,15 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the bench is no part of the installed package
 
 from benchmarks import rows, scale, straightforward, timing, video  # noqa: E402
-from salema import params, weights  # noqa: E402
+from salema import params  # noqa: E402
+from salema.model import weights  # noqa: E402
 
 TINY = """
 import sys
 from pathlib import Path
 from benchmarks.__main__ import run
 from benchmarks.scale import TINY
-from salema.model import pick_device
+from salema.model.network import pick_device
 run(TINY, pick_device("cpu"), Path(sys.argv[1]))
 """
 

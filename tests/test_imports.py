@@ -4,41 +4,15 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from imports import ORDER, ROOT, imported, package_of
 
 import salema
 
-ROOT = Path(salema.__file__).parent
-ORDER = re.findall(r"^ {4}(\w+) {2,}", salema.__doc__, flags=re.MULTILINE)
 FILES = sorted(ROOT.rglob("*.py"))
-TORCH_FREE = ["files", "pipeline", "params", "video", "writers", "datasets", "index", "sample",
-              "metrics", "protocols", "evaluate"]  # fmt: skip
-
-
-def module_of(path):
-    """The part of the package that a file belongs to: `datasets` for datasets/clip.py."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
-
-
-def imported(path):
-    """What a file imports from the package: ("files",), ("datasets", "clip")."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [named(node.module or "", alias.name) for alias in node.names]
-        else:
-            continue
-        yield from (tuple(name.split(".")[1:]) for name in names if name.startswith("salema."))
-
-
-def named(module, name):
-    """`from salema.report import style` names a file, `... import answers` what is in it."""
-    inner = ROOT.joinpath(*module.split(".")[1:], name)
-    is_file = inner.is_dir() or inner.with_suffix(".py").exists()
-    return f"{module}.{name}" if is_file else module
+TORCH_FREE = ["files", "params", "media.read", "media.write", "data.cache", "data.manifest",
+              "score.metrics", "score.protocols", "score.evaluate"]  # fmt: skip
 
 
 def stated(package):
@@ -55,15 +29,16 @@ def run(code):
 # ---------------------------------------------------------------- the order
 
 
-def test_the_reading_order_lists_every_module_and_nothing_else():
-    there = {module_of(path) for path in FILES} - {"__init__", "__main__"}
-    assert len(ORDER) == len(set(ORDER))
+def test_the_package_has_twelve_names_and_the_reading_order_lists_them():
+    there = {package_of(path) for path in FILES} - {"__init__", "__main__"}
+    assert len(ORDER) == len(set(ORDER)) == 10
     assert set(ORDER) == there
+    assert {path.name for path in ROOT.iterdir() if path.name != "__pycache__"} >= there & {"data"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_modules_import_only_from_above(path):
-    name = module_of(path)
+def test_packages_import_only_from_above(path):
+    name = package_of(path)
     if name in ("__init__", "__main__"):  # first on use, last of all
         return
     above = ORDER[: ORDER.index(name)]
@@ -78,8 +53,19 @@ def test_inside_a_package_too_files_import_only_from_above(package):
     assert set(order) == files
     for name in order:
         for other, *inner in imported(ROOT / package / f"{name}.py"):
-            if other == package:
-                assert inner and inner[0] in order[: order.index(name)], f"{name}: {inner}"
+            if other == package and inner:
+                assert inner[0] in order[: order.index(name)], f"{name}: {inner}"
+
+
+@pytest.mark.parametrize("name", ["train", "model"])
+def test_training_imports_nothing_that_only_inference_needs(name):
+    for path in (ROOT / name).glob("*.py"):
+        assert "predict" not in {other for other, *_ in imported(path)}, path
+
+
+def test_only_the_command_line_imports_tools():
+    users = {package_of(path) for path in FILES if "tools" in {o for o, *_ in imported(path)}}
+    assert users <= {"tools", "__main__"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -110,16 +96,17 @@ def test_modules_about_data_and_scores_import_no_torch():
 
 
 def test_nothing_slow_is_imported_that_few_paths_need():
-    code = "import sys, salema.params, salema.video, salema.writers, salema.datasets\n"
-    code += "import salema.metrics\n"
+    code = "import sys, salema.params, salema.media.read, salema.media.write, salema.data\n"
+    code += "import salema.score.metrics\n"
     code += "slow = {'scipy', 'h5py', 'pandas', 'matplotlib', 'torchvision'}\n"
     code += "print(sorted(slow & set(sys.modules)))"
     assert run(code).stdout == "[]\n"
 
 
 def test_metrics_comes_on_first_use():
-    code = "import salema, sys; a = 'salema.metrics' in sys.modules; salema.metrics.nss\n"
-    code += "print(a, 'salema.metrics' in sys.modules, 'torch' in sys.modules)"
+    code = "import salema, sys; a = 'salema.score.metrics' in sys.modules\n"
+    code += "salema.metrics.nss\n"
+    code += "print(a, 'salema.score.metrics' in sys.modules, 'torch' in sys.modules)"
     assert run(code).stdout == "False True False\n"
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 import trees
-from test_predict import network, scene, tree
-from test_video import KINDS, ONE, corners, film, noise, quarters, ramp
-from test_writers import probe, sounding
+from test_read import KINDS, ONE, corners, film, noise, quarters, ramp
+from test_sources import network, scene, tree
+from test_write import probe, sounding
 
 import salema
-from salema import weights, writers
 from salema.__main__ import main
+from salema.media import write as writers
+from salema.model import weights
 from salema.params import Model
 
 MODEL = (64, 96)  # (H, W)
@@ -254,7 +255,7 @@ def test_a_truncated_video_keeps_what_was_decoded_and_ends_with_status_1(run, tm
 
 def test_an_interruption_ends_with_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
     film(tmp_path / "clip.mp4", ramp(6))
-    true = salema.model.SaliencyModel.step
+    true = salema.model.network.SaliencyModel.step
 
     def interrupted(self, frames, state=None):
         if state is not None:
@@ -262,7 +263,7 @@ def test_an_interruption_ends_with_130_and_says_how_to_go_on(run, tmp_path, monk
         return true(self, frames, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(salema.model.SaliencyModel, "step", interrupted)
+        patch.setattr(salema.model.network.SaliencyModel, "step", interrupted)
         status, out, err = run("predict", "clip.mp4", "--chunk", "2", "--overlay", "o.mp4",
                                "--out", "maps")  # fmt: skip
     assert status == 130 and out == ""

@@ -63,7 +63,7 @@ def test_the_real_file_has_every_row_of_the_design_in_its_order():
 
 
 def test_placements_that_have_a_name_in_the_package_are_the_same_there():
-    from salema.model import PLACEMENTS
+    from salema.model.network import PLACEMENTS
 
     studied, learned_later = params.read(FILE).placements, {"static", "learning_rate"}
     shared = set(studied) & set(PLACEMENTS)

@@ -9,25 +9,35 @@ import pytest
 import yaml
 from imports import dependency, reached
 
-from salema import datasets, evaluate, index, params, predict, train
+from salema import data as datasets
+from salema import params
+from salema.data import index
 from salema.files import SalemaError
+from salema.predict import sources as predict
+from salema.score import evaluate
+from salema.train import loop as train
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-MODULES = {"index": "index", "tune": "train", "finetune": "train", "predict": "predict",
-           "evaluate": "evaluate", "baseline": "evaluate", "report": "report",
-           "protocols": "evaluate", "ablation": "report"}  # fmt: skip
+PACKAGES = {"index": "data", "tune": "train", "finetune": "train", "predict": "predict",
+            "evaluate": "score", "baseline": "score", "report": "report",
+            "protocols": "score", "ablation": "report"}  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", MODULES)
-def test_a_stage_depends_on_every_module_that_it_imports(stage):
+@pytest.mark.parametrize("stage", PACKAGES)
+def test_a_stage_depends_on_every_package_that_it_imports(stage):
     body = STAGES[stage].get("do", STAGES[stage])
     listed = {path for path in body["deps"] if path.startswith("salema/")}
-    assert listed == {dependency(name) for name in reached(MODULES[stage])}
+    assert listed == {dependency(name) for name in reached(PACKAGES[stage])}
+
+
+def test_a_checkpoint_depends_on_the_code_that_the_training_stages_depend_on():
+    listed = {path for path in STAGES["finetune"]["do"]["deps"] if path.startswith("salema/")}
+    assert listed == {f"salema/{name}" for name in train.CODE}
 
 
 def test_every_stage_is_checked():
-    assert set(STAGES) == set(MODULES)
+    assert set(STAGES) == set(PACKAGES)
 
 
 @pytest.fixture

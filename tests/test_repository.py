@@ -210,5 +210,5 @@ def test_no_text_names_the_host_of_a_package_registry():
 
 def test_nothing_large_is_tracked_but_the_starter_weights():
     large = {path for path in tracked() if (ROOT / path).stat().st_size > 1_000_000}
-    allowed = {path for path in large if path.startswith(("salema/weights/", "reports/"))}
+    allowed = {path for path in large if path.startswith(("salema/model/", "reports/"))}
     assert large == allowed

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from salema import datasets
-from salema.datasets import Clip
+from salema import data as datasets
+from salema.data import Clip
 from salema.files import SalemaError
 from salema.params import Params
 from salema.report.tables import synthetic
@@ -47,7 +47,7 @@ def maps_of(params: Params, run: str, clip: Clip) -> Iterator[np.ndarray]:
     folder = params.run_folder(run) / "maps" / clip.dataset
     video, picture = folder / f"{clip.name}.mkv", folder / f"{clip.name}.png"
     if video.is_file():
-        from salema.writers import read_gray
+        from salema.media.write import read_gray
 
         yield from read_gray(video)
     elif picture.is_file():

@@ -54,7 +54,7 @@ def _count(model: str, placement: str) -> tuple[int, int]:
     from torch._subclasses import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    from salema.model import SaliencyModel
+    from salema.model.network import SaliencyModel
 
     config = Model.model_validate_json(model)
     with FakeTensorMode(), torch.no_grad():

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 
-from salema import datasets
+from salema import data as datasets
 from salema.files import SalemaError
 from salema.params import Params
 
@@ -95,6 +95,6 @@ def _range(rates: list[float]) -> str:
 
 def mean_maps(params: Params) -> dict[str, np.ndarray]:
     """Set -> the mean map of its training clips, float (h, w): what `centre-prior` predicts."""
-    from salema.baselines import centre_prior
+    from salema.score.baselines import centre_prior
 
     return {dataset: centre_prior(params.root, dataset) for dataset in params.data.evaluate}

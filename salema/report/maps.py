@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from salema.datasets import Clip
+from salema.data import Clip
 from salema.params import Params
 from salema.report import style
 from salema.report.clips import (

@@ -1,0 +1,76 @@
+"""A data set's name -> its clips."""
+
+from pathlib import Path
+
+from salema.data.clip import Clip
+from salema.data.hevc33 import hevc33
+from salema.data.images import nusscene, osie, salicon
+from salema.data.listing import Search
+from salema.data.sets import NUMBERS, SOURCES, splits_of
+from salema.data.videos import dhf1k, other, parted
+from salema.files import SalemaError
+
+
+def load(
+    root: str | Path,
+    dataset: str,
+    split: str | None = None,
+    videos: range | None = None,
+    ground_truth: bool = True,
+) -> list[Clip]:
+    """The clips of a data set in `<root>/<dataset>/`, in the order of their names.
+
+    Args:
+        root: The folder that holds the data sets.
+        dataset: One of `DATASETS`.
+        split: "train", "val" or "test"; None for all.
+        videos: The numbers of the clips, where the set numbers them; None for all.
+        ground_truth: Whether clips without any are left out. The test parts of SALICON
+            and DHF1K have none and always come; prediction needs none.
+
+    Raises:
+        SalemaError: There is no such set, split, folder or clip, or a table of fixations
+            is broken. Single broken items are left out; `find` tells which.
+    """
+    search = find(root, dataset, split, videos, ground_truth)
+    if not search.clips:
+        asked = " ".join([dataset, *([split] if split else [])])
+        numbers = f" numbered {videos.start}-{videos.stop - 1}" if videos is not None else ""
+        reason = str(search.problems[0]) if search.problems else "see `salema index --check`"
+        raise SalemaError(f"no clip of {asked}{numbers} in {root} ({reason})")
+    return search.clips
+
+
+def find(
+    root: str | Path,
+    dataset: str,
+    split: str | None = None,
+    videos: range | None = None,
+    ground_truth: bool = True,
+) -> Search:
+    """`load` with the problems beside the clips; finding no clip is no error.
+
+    Raises:
+        SalemaError: As `load`.
+    """
+    search = Search(Path(root), dataset, splits_of(dataset, split), videos, ground_truth)
+    if videos is not None and dataset not in NUMBERS and dataset != "other":
+        raise SalemaError(f"clips of {dataset} have no numbers (leave out the range)")
+    if not search.folder.is_dir():
+        raise SalemaError(f"no data set {dataset} in the folder {root} ({SOURCES[dataset]})")
+    match dataset:
+        case "SALICON":
+            salicon(search)
+        case "DHF1K":
+            dhf1k(search)
+        case "Hollywood-2" | "UCF-sports":
+            parted(search)
+        case "OSIE":
+            osie(search)
+        case "NUSScene":
+            nusscene(search)
+        case "HEVC33":
+            hevc33(search)
+        case "other":
+            other(search)
+    return search

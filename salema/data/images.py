@@ -1,0 +1,138 @@
+"""Image sets, a clip of one frame each: SALICON, OSIE and NUSScene."""
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from salema.data.clip import Clip, Files
+from salema.data.gaze import load_mat
+from salema.data.listing import PICTURES, Search, files_in, numbered, some
+from salema.data.sets import NUMBERS
+from salema.files import SalemaError
+
+
+def salicon(search: Search) -> None:
+    """`{images,maps,fixations}/{train,val,test}/`, or each of the three flat.
+
+    In a flat folder the file names tell the split: `COCO_train2014_000000000009.jpg`.
+    """
+    folder = search.folder
+    for split in search.splits:
+        images_in, images = _part(folder / "images", split, PICTURES)
+        maps_in, maps = _part(folder / "maps", split, PICTURES)
+        points_in, points = _part(folder / "fixations", split, (".mat", *PICTURES))
+        for kind, what, files in [(maps_in, "map", maps), (points_in, "fixation file", points)]:
+            if extra := [stem for stem in files if stem not in images]:
+                search.report(split, kind, f"{some(extra, what)} without an image, left out")
+            lacking = [stem for stem in images if stem not in files]
+            if lacking and split != "test":
+                skipped = "skipped" if what == "map" and search.ground_truth else "not scored"
+                search.report(split, kind, f"{some(lacking, 'image')} without a {what}, {skipped}")
+        for stem, name in images.items():
+            if split == "test" or stem in maps or not search.ground_truth:
+                search.clips.append(
+                    Clip(
+                        name=stem,
+                        dataset="SALICON",
+                        split=split,
+                        frame_names=(stem,),
+                        images=Files(images_in, (name,)),
+                        map_files=Files(maps_in, (maps[stem],)) if stem in maps else None,
+                        fixation_files=(
+                            Files(points_in, (points[stem],)) if stem in points else None
+                        ),
+                        has_observers=points.get(stem, "").endswith(".mat"),
+                    )
+                )
+
+
+def _part(folder: Path, split: str, suffixes: Collection[str]) -> tuple[Path, dict[str, str]]:
+    """Where the files of a split lie, and stem -> name."""
+    if (folder / split).is_dir():
+        return folder / split, files_in(folder / split, suffixes)
+    files = files_in(folder, suffixes)
+    return folder, {stem: files[stem] for stem in files if stem.startswith(f"COCO_{split}")}
+
+
+def osie(search: Search) -> None:
+    """`data/stimuli/1001.jpg` and `data/eye/fixations.mat`: image -> observers -> x, y."""
+    table = search.folder / "data" / "eye" / "fixations.mat"
+    points = {}
+    try:
+        for entry in load_mat(table)["fixations"].ravel():
+            image = entry["img"].flat[0].flat[0]
+            points[Path(str(image)).stem] = _join(
+                (subject["fix_x"].flat[0], subject["fix_y"].flat[0])
+                for subject in entry["subjects"].flat[0].ravel()
+            )
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise SalemaError(f"no OSIE fixations in {table} (copy it again)") from error
+    _add(search, table, points)
+
+
+def nusscene(search: Search) -> None:
+    """`data/stimuli/001.jpg` and `data/tidy/fixations.mat`: image x observer -> y, x, s, s.
+
+    Rows are the images in the order of their names; where images are missing, row k is
+    image k + 1.
+    """
+    table = search.folder / "data" / "tidy" / "fixations.mat"
+    images = numbered(files_in(search.folder / "data" / "stimuli", PICTURES))
+    try:
+        cells = load_mat(table)["fixations"]
+        rows = dict(zip(images, cells, strict=False))
+        if len(images) != len(cells):
+            rows = {number: cells[number - 1] for number in images}
+        points = {
+            Path(images[number]).stem: _join(
+                (cell[:, 1], cell[:, 0]) if cell.size else ([], []) for cell in row
+            )
+            for number, row in rows.items()
+        }
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise SalemaError(
+            f"{table} does not belong to the {len(images)} images beside it (copy both again)"
+        ) from error
+    _add(search, table, points)
+
+
+def _join(observers: Iterable[tuple]) -> np.ndarray:
+    """(N, 5) points of one image from x and y of each observer."""
+    parts = [np.empty((0, 5))]
+    for observer, (x, y) in enumerate(observers):
+        x, y = np.ravel(x).astype(float), np.ravel(y).astype(float)
+        rest = np.broadcast_to((observer, 0.0, 1.0), (len(x), 3))
+        parts.append(np.column_stack([x, y, rest]))
+    return np.concatenate(parts)
+
+
+def _add(search: Search, table: Path, points: dict[str, np.ndarray]) -> None:
+    search.tables.append(table)
+    folder = search.folder / "data" / "stimuli"
+    images = numbered(files_in(folder, PICTURES))
+    for split in search.splits:
+        numbers = NUMBERS[search.dataset][split]
+        here = {number: images[number] for number in images if number in numbers}
+        lacking = [name for name in here.values() if not len(points.get(Path(name).stem, ()))]
+        if lacking:
+            skipped = ", skipped" if search.ground_truth else ""
+            search.report(split, table, f"{some(lacking, 'image')} without fixations{skipped}")
+        stems = {Path(name).stem for name in here.values()}
+        extra = [s for s in points if s.isdecimal() and int(s) in numbers and s not in stems]
+        if extra:
+            search.report(split, table, f"{some(extra, 'row')} without an image, left out")
+        for number, name in here.items():
+            if search.wants(number) and not (search.ground_truth and name in lacking):
+                stem = Path(name).stem
+                search.clips.append(
+                    Clip(
+                        name=stem,
+                        dataset=search.dataset,
+                        split=split,
+                        frame_names=(stem,),
+                        images=Files(folder, (name,)),
+                        points=points.get(stem, np.empty((0, 5))),
+                        has_observers=True,
+                    )
+                )

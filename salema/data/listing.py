@@ -1,0 +1,112 @@
+"""What lies in a folder: pictures by number or by name, and what is wrong with them."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from sys import intern
+from typing import NamedTuple
+
+from salema.data.clip import Clip, by_number
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
+
+
+class Problem(NamedTuple):
+    """Something wrong with the data, and where.
+
+    `file` is relative to the root that holds the data sets.
+    """
+
+    dataset: str
+    split: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        """One line, e.g. "DHF1K/annotation/0001/maps: 2 maps without a frame (0599, ...)"."""
+        return f"{self.file}: {self.reason}"
+
+
+@dataclass
+class Search:
+    """What a loader is asked for, and what it gathers.
+
+    Attributes:
+        root: Holds the data sets.
+        dataset: The set asked for.
+        splits: The splits asked for.
+        videos: The numbers asked for; None for all.
+        ground_truth: Whether a clip without any is left out (where the set has one).
+        clips: The clips that can be used.
+        problems: One for everything else.
+        tables: Files that belong to all clips together.
+    """
+
+    root: Path
+    dataset: str
+    splits: tuple[str, ...]
+    videos: range | None = None
+    ground_truth: bool = True
+    clips: list[Clip] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """`<root>/<set>`."""
+        return self.root / self.dataset
+
+    def wants(self, number: int) -> bool:
+        """Whether a clip of this number was asked for."""
+        return self.videos is None or number in self.videos
+
+    def report(self, split: str, path: Path, reason: str) -> None:
+        """Notes a problem of `path`, which lies under the root."""
+        file = path.relative_to(self.root).as_posix()
+        self.problems.append(Problem(self.dataset, split, file, reason))
+
+
+def files_in(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
+    """Stem -> name of the files right in `folder`, numbers in order; {} without the folder.
+
+    Hidden files and folders are no files of the data set: `fixation/` holds a folder
+    `maps/`, and some systems leave `.DS_Store` or `._0001.png`.
+    """
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        names = [
+            intern(entry.name)
+            for entry in entries
+            if os.path.splitext(entry.name)[1].lower() in suffixes
+            and entry.name[0] != "."
+            and entry.is_file()
+        ]
+    return {intern(os.path.splitext(name)[0]): name for name in sorted(names, key=by_number)}
+
+
+def numbered(files: dict[str, str]) -> dict[int, str]:
+    """Last number in the stem -> name, in the order of the numbers; the first of equals."""
+    found: dict[int, str] = {}
+    for stem, name in files.items():
+        if digits := re.findall(r"\d+", stem):
+            found.setdefault(int(digits[-1]), name)
+    return dict(sorted(found.items()))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders right in `folder`, "2" before "10"; [] without the folder."""
+    if not folder.is_dir():
+        return []
+    shown = [path for path in folder.iterdir() if path.name[0] != "." and path.is_dir()]
+    return sorted(shown, key=lambda path: by_number(path.name))
+
+
+def some(names: Iterable[object], what: str) -> str:
+    """A count with the first three, e.g. "2 maps (0599, 0600)"."""
+    names = [str(name) for name in names]
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({shown})"

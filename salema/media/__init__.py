@@ -1,0 +1,8 @@
+"""Frames in, maps out.
+
+Read in this order:
+
+    threads     work ahead and behind, bounded
+    read        video, folder, picture, camera -> frames
+    write       maps -> PNG, gray video, array, overlay
+"""

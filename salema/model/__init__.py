@@ -1,0 +1,10 @@
+"""The network, and nothing that only inference needs.
+
+Read in this order:
+
+    recurrence      EMA and ConvLSTM over time
+    layers          the 62 layers, and the branches they train with
+    efficientnet    EfficientNet-Lite0 in place of the encoder
+    network         the layers with a placement: frames and a state -> maps and a state
+    weights         weights files: what they are and the clips they were trained on
+"""

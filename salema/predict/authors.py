@@ -1,0 +1,161 @@
+"""The original release's checkpoints -> our models.
+
+Their files hold neither the placement nor, mostly, the alpha: both must be given. Nothing in
+them is ever executed: `torch.load(weights_only=True)`.
+
+Formats: SalGAN and SalBCE (`salgan.<i>.*`, or bare `<i>.*`), SalEMA (with an `alpha` that
+is a logit, from April 2019 on, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56
+(`Gates.*`, `final_convs.*`); below `state_dict` or bare, with or without `module.`, with or
+without optimizer state.
+"""
+
+import re
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from salema.files import SalemaError
+from salema.model.network import SaliencyModel
+from salema.params import Model, Placement
+
+LEAK_NOTE = (
+    "note: the released SalEMA30 may have been trained on DHF1K's validation videos (601-700): "
+    "its scores on them prove nothing"
+)
+STATIC_KEY = re.compile(r"^(?:salgan\.|layers\.)?(\d+)\.(weight|bias)$")
+GATES_KEY = re.compile(r"(?:^|\.)Gates\.(weight|bias)$")
+FINAL_KEY = re.compile(r"^final_convs\.(\d+)\.(weight|bias)$")
+FINAL_LAYERS = (56, 58, 60)
+
+
+def load(path: str | Path, placement: Placement | None, alpha: float | None) -> SaliencyModel:
+    """Read one of the authors' checkpoints.
+
+    Args:
+        path: A `.pt` file.
+        placement: Where the recurrence sat in training.
+        alpha: Effective weight of the newest frame, where the file has none.
+
+    Returns:
+        A model in fp32 on the CPU.
+
+    Raises:
+        SalemaError: The file is not a checkpoint or holds code, the placement or alpha is
+            missing, or keys or shapes do not fit (they are named).
+    """
+    path = Path(path)
+    tensors = _tensors(path)
+    if placement is None:
+        raise SalemaError(
+            f"the placement is not in {path} (pass --placement: static, ema30, clstm30, ...)"
+        )
+    state, logit = _renamed(tensors, placement, path)
+    config = Model(width=_width(state, path))
+    with torch.device("meta"):  # names and shapes only
+        expected = SaliencyModel(config, placement).state_dict()
+    _check(state, {k: v for k, v in expected.items() if "alpha_logit" not in k}, path)
+    if placement.recurrence == "ema":
+        placement = _with_alpha(placement, logit, alpha, path)
+    elif alpha is not None:
+        raise SalemaError("--alpha fits an EMA, and the placement has none (leave it out)")
+    model = SaliencyModel(config, placement)
+    model.load_state_dict(state, strict=False)
+    if placement.recurrence == "ema" and placement.after == [30]:
+        warnings.warn(LEAK_NOTE, stacklevel=3)
+    return model
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The file's named tensors, without wrappers and optimizer state."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old pickles; an error says all
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken pickle may raise anything
+        raise SalemaError(
+            f"cannot read weights from {path} (it is broken, or holds code, which is never run)"
+        ) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict):
+        raise SalemaError(f"no weights in {path} (a dictionary of tensors is expected)")
+    tensors = {str(k).removeprefix("module."): v for k, v in loaded.items()}
+    return {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
+
+
+def _renamed(
+    tensors: dict[str, Tensor], placement: Placement, path: Path
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Their keys -> ours, and the logit of alpha where there is one."""
+    state, unknown, logit = {}, [], None
+    finals = sorted({int(m[1]) for m in map(FINAL_KEY.match, tensors) if m})
+    for key, tensor in tensors.items():
+        if key == "alpha" and placement.recurrence == "ema":
+            logit = tensor
+        elif match := STATIC_KEY.match(key):
+            state.setdefault(f"layers.{match[1]}.{match[2]}", tensor)
+        elif (match := GATES_KEY.search(key)) and placement.recurrence == "convlstm":
+            state[f"memories.{placement.after[0]}.gates.{match[1]}"] = tensor
+        elif (match := FINAL_KEY.match(key)) and len(finals) == len(FINAL_LAYERS):
+            layer = FINAL_LAYERS[finals.index(int(match[1]))]
+            state[f"layers.{layer}.{match[2]}"] = tensor
+        elif key == "alpha" or GATES_KEY.search(key) or FINAL_KEY.match(key):
+            state[key] = tensor  # theirs, but not of this placement: `_check` tells
+        else:
+            unknown.append(repr(key))
+    if unknown:
+        raise SalemaError(
+            f"unknown keys in {path}: {', '.join(unknown[:4])} (is it a SalGAN or SalEMA file?)"
+        )
+    return state, logit
+
+
+def _width(state: dict[str, Tensor], path: Path) -> float:
+    first = state.get("layers.0.weight")
+    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
+        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
+    return len(first) / 64
+
+
+def _with_alpha(
+    placement: Placement, logit: Tensor | None, alpha: float | None, path: Path
+) -> Placement:
+    if logit is not None:
+        if alpha is not None:
+            raise SalemaError(f"{path} has an alpha of its own (leave --alpha out)")
+        # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
+        alpha = float(torch.sigmoid(logit.float().flatten()[0]))
+    elif alpha is None:
+        raise SalemaError(
+            f"no alpha in {path} (pass --alpha, the weight of the newest frame; the authors' "
+            "published rows used 0.1)"
+        )
+    if not 0 < alpha <= 1:
+        raise SalemaError(f"--alpha must be in (0, 1], not {alpha} (0.1 is the published weight)")
+    return placement.model_copy(update={"alpha": alpha, "learned": False})
+
+
+def _check(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    odd = [
+        f"{_theirs(key)} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    faults = [("lacks", [_theirs(key) for key in expected if key not in state]),
+              ("has the unexpected", [_theirs(key) for key in state if key not in expected]),
+              ("differs:", odd)]  # fmt: skip
+    told = [f"{what} {_some(keys)}" for what, keys in faults if keys]
+    if told:
+        raise SalemaError(f"{path} does not fit: {'; '.join(told)} (try another --placement)")
+
+
+def _theirs(key: str) -> str:
+    """Our name of a tensor -> theirs."""
+    return re.sub(r"^memories\.\d+\.gates", "Gates", key).replace("layers.", "salgan.")
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return ", ".join(keys[:3]) + more

@@ -1,0 +1,335 @@
+"""How well a saliency map predicts where people looked: one pure function a metric.
+
+| metric | compares the map with | chance | best |
+|---|---|---|---|
+| `auc_judd` | fixations, against all pixels that nobody fixated | 0.5 | 1 |
+| `auc_shuffled` | fixations, against fixations of other clips | 0.5 | 1 |
+| `nss` | fixations | 0 | unbounded |
+| `cc` | density | 0 | 1 |
+| `sim` | density | above 0 | 1 |
+| `kld` | density | above 0 | 0 (lower is better) |
+
+A saliency map is (H, W) of any real scale: every metric is the same for `a * map + b`
+with a > 0. Places (fixations, negatives) are an (H, W) mask, or (N,) flat indices
+`y * W + x`, in which a pixel may come twice and then counts twice. A density is (H, W)
+>= 0: the fixations, blurred.
+
+Degenerate input is decided here. A constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the
+SIM and KLD of the uniform distribution; a constant density is the uniform distribution
+too. ValueError names the rule where there is no fixation, no negative or a blank density,
+where shapes differ, and where a map holds NaN or infinity. Nothing here returns NaN.
+
+The AUCs are exact (`salema.score.roc`). All passes go over blocks that stay in the cache.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from salema.score.roc import Map, auc, auc_against_rest, read_map
+
+EPSILON = 2.2e-16
+"""Added inside `kld`, as in the field's code: the spacing of doubles at 1."""
+
+
+class _Moments(NamedTuple):
+    """Of a map and of a density, both in [0, 1]."""
+
+    mean: float
+    variance: float
+    target_mean: float
+    target_variance: float
+    covariance: float
+
+
+def _read_density(density: np.ndarray, shape: tuple[int, int]) -> Map:
+    target = read_map(density, "density")
+    if np.shape(density) != shape:
+        raise ValueError(f"density {np.shape(density)} and map {shape} must have one shape")
+    if target.low < 0:
+        raise ValueError(f"a density must not be negative; this one reaches {target.low:g}")
+    if target.low == 0 and target.scale == 0:
+        raise ValueError("a density must not be blank; this one is zero everywhere")
+    return target
+
+
+def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Mask or flat indices -> flat indices, at least one."""
+    where = np.asarray(where)
+    if where.ndim == 2:
+        if where.shape != shape:
+            raise ValueError(f"{name} {where.shape} and map {shape} must have one shape")
+        where = np.flatnonzero(where)
+    elif where.ndim != 1 or (where.size and where.dtype.kind not in "iu"):
+        raise ValueError(
+            f"{name} must be an (H, W) mask or (N,) flat indices, not {where.dtype} {where.shape}"
+        )
+    elif where.size and not (where.min() >= 0 and where.max() < shape[0] * shape[1]):
+        raise ValueError(f"{name} must be flat indices inside the map {shape}")
+    if not where.size:
+        raise ValueError(f"at least one pixel is needed as {name}; there is none")
+    return where
+
+
+def _moments(image: Map, target: Map | None = None) -> _Moments:
+    """Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels)."""
+    sums, scratch = np.zeros(5), image.scratch(2)
+    for block in image.blocks():
+        a = image.unit(block, scratch[0])
+        sums[:2] += a.sum(), a @ a
+        if target is not None:
+            b = target.unit(block, scratch[1])
+            sums[2:] += b.sum(), b @ b, a @ b
+    mean, square, target_mean, target_square, product = (sums / len(image.values)).tolist()
+    return _Moments(
+        mean,
+        square - mean**2,
+        target_mean,
+        target_square - target_mean**2,
+        product - mean * target_mean,
+    )
+
+
+def _nss(image: Map, places: np.ndarray, moments: _Moments) -> float:
+    if image.scale == 0:
+        return 0.0
+    at_fixations = (image.values[places].astype(np.float64) - image.low) * image.scale
+    return float((at_fixations.mean() - moments.mean) / np.sqrt(moments.variance))
+
+
+def _cc(image: Map, target: Map, moments: _Moments) -> float:
+    if image.scale == 0 or target.scale == 0:
+        return 0.0
+    deviations = np.sqrt(moments.variance * moments.target_variance)
+    return float(np.clip(moments.covariance / deviations, -1, 1))
+
+
+def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
+    """SIM and KLD of the two as distributions; without any mass, the uniform one."""
+    n, shared, divergence = len(image.values), 0.0, 0.0
+    if moments.mean:
+        image = image._replace(scale=image.scale / (n * moments.mean))
+    if moments.target_mean:
+        target = target._replace(scale=target.scale / (n * moments.target_mean))
+    scratch = image.scratch(3)
+    for block in image.blocks():
+        p, q = image.unit(block, scratch[0]), target.unit(block, scratch[1])
+        if not moments.mean:
+            p[:] = 1 / n
+        if not moments.target_mean:
+            q[:] = 1 / n
+        shared += np.minimum(p, q, out=scratch[2, : len(p)]).sum()
+        p += EPSILON
+        ratio = np.divide(q, p, out=p)
+        ratio += EPSILON
+        divergence += q @ np.log(ratio, out=ratio)
+    return float(min(shared, 1.0)), float(divergence)
+
+
+def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
+    """Area under the ROC curve, fixations against all pixels that nobody fixated.
+
+    Args:
+        saliency: (H, W), any real scale; only the order of its pixels matters.
+        fixations: (H, W) mask, or (N,) flat indices.
+
+    Returns:
+        The exact area in [0, 1]: 0.5 is chance, higher is better. (The usual trapezoid
+        over the thresholds of n fixations lies about 1 / (2 n) above it.)
+
+    Raises:
+        ValueError: As the module says, or every pixel is fixated.
+
+    Source: Judd et al., ICCV 2009; Riche et al., ICCV 2013.
+    """
+    return auc_against_rest(read_map(saliency), _places(fixations, np.shape(saliency), "fixations"))
+
+
+def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
+    """Area under the ROC curve, fixations against places that were fixated in other clips.
+
+    A map that only knows that people look at the centre gains nothing here. WHICH other
+    fixations are the negatives is a matter of protocol (`salema.score.protocols`).
+
+    Args:
+        saliency: (H, W), any real scale; only the order of its pixels matters.
+        fixations: (H, W) mask, or (N,) flat indices.
+        negatives: (H, W) mask, or (M,) flat indices; may overlap the fixations.
+
+    Returns:
+        The exact area in [0, 1]: 0.5 is chance, higher is better.
+
+    Source: Tatler, Baddeley and Gilchrist, Vision Research 45(5), 2005.
+    """
+    values, shape = read_map(saliency).values, np.shape(saliency)
+    places = _places(fixations, shape, "fixations")
+    return auc(values[places], values[_places(negatives, shape, "negatives")])
+
+
+def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
+    """Normalized scanpath saliency: mean z-scored saliency at the fixations.
+
+    Args:
+        saliency: (H, W), any real scale; only its shape matters.
+        fixations: (H, W) mask, or (N,) flat indices.
+
+    Returns:
+        NSS in standard deviations (of all pixels, as a population). 0 is chance; higher is
+        better. A constant map scores 0.0: it ranks no pixel above another.
+
+    Source: Peters et al., Vision Research 45(18), 2005.
+    """
+    image = read_map(saliency)
+    return _nss(image, _places(fixations, np.shape(saliency), "fixations"), _moments(image))
+
+
+def cc(saliency: np.ndarray, density: np.ndarray) -> float:
+    """Pearson's correlation of map and density over all pixels.
+
+    Args:
+        saliency: (H, W), any real scale.
+        density: (H, W) >= 0.
+
+    Returns:
+        In [-1, 1]: 0 is chance, higher is better; 0.0 where either is constant.
+
+    Source: Le Meur, Le Callet and Barba, Vision Research 47(19), 2007.
+    """
+    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
+    return _cc(image, target, _moments(image, target))
+
+
+def sim(saliency: np.ndarray, density: np.ndarray) -> float:
+    """Similarity: the mass that the two share as distributions, sum of min(p, q).
+
+    Both are min-max scaled to [0, 1] and then divided by their sum.
+
+    Args:
+        saliency: (H, W), any real scale; a constant map is the uniform distribution.
+        density: (H, W) >= 0.
+
+    Returns:
+        In [0, 1]: higher is better, 1 only for equal distributions.
+
+    Source: Judd, Durand and Torralba, MIT technical report 2012-001.
+    """
+    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
+    return _overlap(image, target, _moments(image, target))[0]
+
+
+def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
+    """Kullback-Leibler divergence of map p from density q: sum of q log(q / p), in nats.
+
+    Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36.
+
+    Args:
+        saliency: (H, W), any real scale; a constant map is the uniform distribution.
+        density: (H, W) >= 0.
+        minmax: Scale both to [0, 1] before they are divided by their sums, as `sim` does,
+            so that only the map's shape matters. False divides them by their sums as they
+            are, for models that predict a probability; such a map must not be negative.
+
+    Returns:
+        0 for equal distributions; lower is better.
+
+    Raises:
+        ValueError: As the module says, or the map is negative with `minmax=False`.
+
+    Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
+    """
+    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
+    if not minmax:
+        if image.low < 0:
+            raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
+        image, target = _from_zero(image), _from_zero(target)
+    return _overlap(image, target, _moments(image, target))[1]
+
+
+def _from_zero(image: Map) -> Map:
+    """Divided by its maximum only, so that zero stays zero."""
+    high = float(image.values.max())
+    return Map(image.values, 0.0, 1 / high if high > 1e-300 else 0.0)
+
+
+def score_frame(
+    saliency: np.ndarray,
+    fixations: np.ndarray,
+    density: np.ndarray | None = None,
+    negatives: np.ndarray | None = None,
+) -> dict[str, float]:
+    """All metrics of one frame: the numbers of the single functions, their work shared.
+
+    Args:
+        saliency: (H, W), any real scale.
+        fixations: (H, W) mask, or (N,) flat indices.
+        density: (H, W) >= 0; without it there is no cc, sim and kld.
+        negatives: (H, W) mask, or (M,) flat indices; without them there is no auc_shuffled.
+
+    Returns:
+        auc_judd, auc_shuffled, nss, cc, sim, kld, less what has no ground truth.
+    """
+    image, shape = read_map(saliency), np.shape(saliency)
+    places = _places(fixations, shape, "fixations")
+    target = None if density is None else _read_density(density, shape)
+    moments = _moments(image, target)
+    scores = {"auc_judd": auc_against_rest(image, places)}
+    if negatives is not None:
+        others = image.values[_places(negatives, shape, "negatives")]
+        scores["auc_shuffled"] = auc(image.values[places], others)
+    scores["nss"] = _nss(image, places, moments)
+    if target is not None:
+        shared, divergence = _overlap(image, target, moments)
+        scores |= {"cc": _cc(image, target, moments), "sim": shared, "kld": divergence}
+    return scores
+
+
+class Interval(NamedTuple):
+    """A mean over clips, and where 95 % of the means of resampled clips lie."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
+    """Mean over clips with its 95 % percentile bootstrap interval.
+
+    Args:
+        values: (K,) one value a clip; of one clip, the interval is that value.
+        n: Number of resamples of K clips.
+        seed: The same seed gives the same interval.
+
+    Raises:
+        ValueError: There is no clip, or a value is not finite.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"a bootstrap needs one finite value a clip, not {values}")
+    random = np.random.default_rng(seed)
+    step = max(1, 2_000_000 // len(values))  # resamples at a time: bounds the memory
+    counts = [min(step, n - done) for done in range(0, n, step)]
+    means = [values[random.integers(len(values), size=(k, len(values)))].mean(1) for k in counts]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
+    """Mean of a - b over the same clips, with its 95 % interval.
+
+    The two differ on these clips where the interval leaves out zero.
+
+    Args:
+        a: (K,) one value a clip.
+        b: (K,) the other model's, clip for clip.
+        n: Number of resamples.
+        seed: The same seed gives the same interval.
+
+    Raises:
+        ValueError: The lengths differ, there is no clip, or a value is not finite.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"paired values must be of the same clips, not {a.shape} and {b.shape}")
+    return bootstrap(a - b, n, seed)

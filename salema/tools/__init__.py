@@ -1,0 +1,8 @@
+"""Beside the study: no stage of dvc.yaml depends on these.
+
+Read in this order:
+
+    export      one step of the network as ONNX
+    view        one self-contained HTML page for a video
+    doctor      what this machine has, and what is missing
+"""

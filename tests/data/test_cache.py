@@ -1,0 +1,188 @@
+"""The cache of decoded frames: the same arrays, whatever happens to its files."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import trees
+
+from salema.data import FrameCache, load
+from salema.data.cache import FOOTER, SourceArray, stretch
+from salema.files import SalemaError
+
+SMALL = (12, 16)
+PLENTY = 10**8
+
+
+@pytest.fixture
+def clip(tmp_path):
+    trees.dhf1k(tmp_path, 1, 5)
+    return load(tmp_path, "DHF1K")[0]
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def test_arrays_have_the_models_size_and_are_bytes(tmp_path, clip):
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    frames, maps, fixations = cache.frames(clip), cache.maps(clip), cache.fixations(clip)
+    assert frames.shape == (5, 12, 16, 3) and maps.shape == fixations.shape == (5, 12, 16)
+    assert frames.dtype == maps.dtype == fixations.dtype == np.uint8
+    assert frames[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+    assert fixations.sum() == 5 and fixations[3, 0, 1] == 1
+    assert len(files(tmp_path / "scratch")) == 3
+
+
+def test_a_clips_identity_changes_with_any_of_its_files(tmp_path, clip):
+    known = {FrameCache.identity(clip)}
+    assert FrameCache.identity(load(tmp_path, "DHF1K")[0]) in known
+    for path in clip.files():
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+        assert FrameCache.identity(clip) not in known
+        known.add(FrameCache.identity(clip))
+    assert len(known) > 5
+
+
+def test_a_map_is_resized_by_area_and_stretched(tmp_path, clip):
+    maps = FrameCache(tmp_path / "scratch", SMALL, PLENTY).maps(clip)
+    # One white pixel of 24x32 is a quarter of one cell of 12x16; stretched it is white.
+    assert maps[0, 0, 0] == 255 and maps[0].sum() == 255
+
+
+def test_a_flat_map_becomes_zeros():
+    assert not stretch(np.full((3, 4), 0.7, np.float32)).any()
+    assert stretch(np.array([[0.1, 0.2, 0.5]])).tolist() == [[0, 64, 255]]
+
+
+def test_blank_and_missing_maps_are_zeros(tmp_path):
+    folder = trees.shot(tmp_path / "DHF1K" / "annotation" / "0001", ["0001", "0002", "0003"])
+    trees.grey(folder / "maps" / "0001.png", [])
+    (folder / "maps" / "0002.png").unlink()
+    trees.picture(tmp_path / "other" / "1" / "1.png")
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    assert cache.maps(load(tmp_path, "DHF1K")[0]).max((1, 2)).tolist() == [0, 0, 255]
+    (bare,) = load(tmp_path, "other")
+    assert cache.maps(bare).shape == (1, 12, 16) and not cache.maps(bare).any()
+    assert not cache.fixations(bare).any()
+
+
+def test_maps_of_points_are_blurred_at_the_models_size(tmp_path):
+    trees.osie(tmp_path, {1001: [[(20, 10)], [(5, 5), (99, 5)]]})
+    (clip,) = load(tmp_path, "OSIE")
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    map_ = cache.maps(clip)[0]
+    assert map_.shape == SMALL and map_.max() == 255 and map_[5, 10] > 200 and map_[2, 2] > 200
+    assert cache.fixations(clip)[0].sum() == 2
+
+
+def test_the_second_time_nothing_is_decoded(tmp_path, clip):
+    first = np.array(FrameCache(tmp_path / "scratch", SMALL, PLENTY).frames(clip))
+    state = clip.images.stat()
+    clip.images.write_bytes(b"\0" * state.st_size)
+    os.utime(clip.images, ns=(state.st_atime_ns, state.st_mtime_ns))
+    again = FrameCache(tmp_path / "scratch", SMALL, PLENTY).frames(clip)
+    assert isinstance(again, np.memmap) and np.array_equal(first, again)
+
+
+def test_a_changed_source_is_decoded_anew(tmp_path, clip):
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    before = cache.maps(clip)[0].copy()
+    trees.grey(clip.map_files.folder / "0001.png", [(20, 20)])
+    os.utime(clip.map_files.folder / "0001.png", ns=(1, 1))
+    assert not np.array_equal(before, cache.maps(clip)[0])
+
+
+def test_another_size_is_another_file(tmp_path, clip):
+    for size in (SMALL, (6, 8)):
+        frames = FrameCache(tmp_path / "scratch", size, PLENTY).frames(clip)
+        assert frames.shape == (5, *size, 3)
+    assert len(files(tmp_path / "scratch")) == 2
+
+
+@pytest.mark.parametrize("harm", ["short", "empty", "garbled", "tail", "deleted"])
+def test_a_harmed_file_is_made_anew(tmp_path, clip, harm):
+    folder = tmp_path / "scratch"
+    good = np.array(FrameCache(folder, SMALL, PLENTY).frames(clip))
+    (path,) = files(folder)
+    data = path.read_bytes()
+    match harm:
+        case "short":
+            path.write_bytes(data[: len(data) // 2])
+        case "empty":
+            path.write_bytes(b"")
+        case "garbled":
+            path.write_bytes(bytes([data[0] ^ 255]) + data[1:])
+        case "tail":
+            path.write_bytes(data[:-10] + b"0123456789")
+        case "deleted":
+            shutil.rmtree(folder)
+    again = FrameCache(folder, SMALL, PLENTY).frames(clip)
+    assert np.array_equal(good, again) and isinstance(again, np.memmap)
+
+
+def test_without_budget_the_source_is_read_each_time(tmp_path, clip):
+    cached = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    direct = FrameCache(tmp_path / "none", SMALL, 100)
+    for kind in ("frames", "maps", "fixations"):
+        one, other = getattr(cached, kind)(clip), getattr(direct, kind)(clip)
+        assert isinstance(other, SourceArray) and not (tmp_path / "none").exists()
+        assert other.shape == one.shape and len(other) == 5 and other.dtype == one.dtype
+        for part in (slice(0, 2), slice(2, 4), slice(4, 9), slice(1, 3), slice(3, 3)):
+            assert np.array_equal(one[part], other[part]), (kind, part)
+        assert np.array_equal(one[3], other[3])
+
+
+def test_slices_in_order_read_the_source_once():
+    starts = []
+
+    def read(start):
+        starts.append(start)
+        yield from (np.full((1, 1), value, np.uint8) for value in range(start, 6))
+
+    frames = SourceArray(read, (6, 1, 1))
+    assert [frames[i : i + 2].ravel().tolist() for i in (0, 2, 4)] == [[0, 1], [2, 3], [4, 5]]
+    assert starts == [0]
+    assert frames[1:3].ravel().tolist() == [1, 2] and starts == [0, 1]
+    with pytest.raises(IndexError):
+        frames[6]
+    with pytest.raises(IndexError):
+        frames[::2]
+
+
+def test_the_budget_holds(tmp_path):
+    for number in range(1, 9):
+        trees.dhf1k(tmp_path, number, 2)
+    folder, one = tmp_path / "scratch", 2 * 12 * 16 * 3
+    cache = FrameCache(folder, SMALL, 2 * one + FOOTER + 600)
+    kinds = [type(cache.frames(clip)) for clip in load(tmp_path, "DHF1K")]
+    assert kinds == [np.memmap, np.memmap, *[SourceArray] * 6]
+    assert sum(path.stat().st_size for path in files(folder)) <= cache.budget_bytes
+
+
+def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, clip):
+    (tmp_path / "scratch").write_text("a file stands in the way")
+    frames = FrameCache(tmp_path / "scratch", SMALL, PLENTY).frames(clip)
+    assert frames[:2][:, 0, 0, 0].tolist() == [0, 10]
+
+
+def test_a_source_that_breaks_off_gives_a_shorter_array_and_a_problem(tmp_path):
+    trees.dhf1k(tmp_path, 1, 3, truth=5)
+    (clip,) = load(tmp_path, "DHF1K")
+    for _ in range(2):  # the second time from the file
+        cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+        assert len(cache.frames(clip)) == len(cache.frames(clip)) == 3
+        assert len(cache.maps(clip)) == 5
+        (problem,) = cache.problems
+        assert "DHF1K/0001: frames of 3 of 5 frames read" in str(problem)
+        assert "001.AVI" in problem.reason
+    direct = FrameCache(tmp_path / "none", SMALL, 0)
+    assert direct.frames(clip)[2:5].shape == (1, 12, 16, 3) and len(direct.problems) == 1
+
+
+def test_a_source_without_a_frame_is_an_error_and_leaves_nothing(tmp_path, clip):
+    clip.images.write_bytes(b"not a video")
+    with pytest.raises(SalemaError, match=r"001\.AVI"):
+        FrameCache(tmp_path / "scratch", SMALL, PLENTY).frames(clip)
+    assert not (tmp_path / "scratch").exists()

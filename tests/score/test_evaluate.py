@@ -1,0 +1,649 @@
+"""Scores of anybody's maps: wherever they lie, by any protocol, one line for what is wrong."""
+
+import csv
+import json
+import math
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import trees
+import yaml
+from safetensors.numpy import save_file
+
+from salema import data as datasets
+from salema import params
+from salema.__main__ import main
+from salema.files import SalemaError
+from salema.media import write as writers
+from salema.predict import sources as predict
+from salema.score import evaluate
+from salema.score.maps import Maps
+from salema.score.protocols import METRICS, NAMES
+
+ROOT = Path(__file__).parents[2]
+SIZE = trees.SIZE
+CLIPS = {601: 5, 602: 3, 603: 4}  # number -> frames
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """DHF1K: frame k of each clip is fixated at (k, 0); nobody looks at 0603's second frame."""
+    root = tmp_path_factory.mktemp("data")
+    for number, frames in CLIPS.items():
+        folder = trees.dhf1k(root, number, frames) / "annotation" / f"{number:04d}"
+        for k in range(frames):  # each clip elsewhere, so that the other clips tell something
+            at = [(5 * (number - 601) + k, 3 * (number - 601))]
+            for kind in ("maps", "fixation"):
+                trees.grey(folder / kind / f"{k + 1:04d}.png", at)
+    for kind in ("maps", "fixation"):
+        trees.grey(folder / kind / "0002.png", [])
+    return root
+
+
+@pytest.fixture(scope="module")
+def clips(root):
+    return datasets.load(root, "DHF1K", "val")
+
+
+def blurred(clips, lag=0):
+    """Clip -> uint8 (T, H, W): wide blobs `lag` pixels beside the gaze, never flat."""
+    made = {}
+    for clip in clips:
+        maps = []
+        for points in clip.fixations():
+            points = points if len(points) else np.array([(9.0, 9.0, -1.0)])
+            points = points + np.array((lag, 0, 0))
+            maps.append(np.round(255 * datasets.blur(points, clip.size, 5.0)).astype(np.uint8))
+        made[clip.name] = np.stack(maps)
+    return made
+
+
+def pictures(folder, made, name=lambda k: f"{k + 1:04d}"):
+    for clip, maps in made.items():
+        for k, saliency in enumerate(maps):
+            trees.array(folder / clip / f"{name(k)}.png", saliency)
+    return folder
+
+
+def arrays(folder, made):
+    folder.mkdir(parents=True, exist_ok=True)
+    for clip, maps in made.items():
+        np.save(folder / f"{clip}.npy", maps)
+    return folder
+
+
+def videos(folder, made):
+    for clip, maps in made.items():
+        with writers.GrayWriter(folder / f"{clip}.mkv", 30.0, SIZE) as writer:
+            for saliency in maps:
+                writer.write(saliency.astype(np.float32) / 255, None, "")
+    return folder
+
+
+class Slope:
+    """Stands for a model: each map rises to the right, from a start that moves with the frame."""
+
+    chunk = 2
+    config = SimpleNamespace(size=SIZE)
+
+    def fit(self, frame):
+        return frame
+
+    def step(self, frames, state):
+        first = state or 0
+        columns = np.arange(SIZE[1]) % 11
+        maps = [np.tile(np.roll(columns, first + k), (SIZE[0], 1)) for k in range(len(frames))]
+        return np.stack(maps).astype(np.float32), first + len(frames)
+
+
+def rows(folder, clips, protocol="exact", **options):
+    scores = evaluate.score_clips(clips, Maps(folder), protocol, **options)
+    return {score.clip: score.row() for score in scores}
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory, clips):
+    return pictures(tmp_path_factory.mktemp("maps") / "mine", blurred(clips, 1))
+
+
+@pytest.fixture(scope="module")
+def worse(tmp_path_factory, clips):
+    return arrays(tmp_path_factory.mktemp("maps") / "worse", blurred(clips, 6))
+
+
+@pytest.fixture
+def run(root, tmp_path, monkeypatch, capfd):
+    """`salema evaluate` on the three clips: its status, and what it said."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words, dataset="DHF1K", split="val", at=root):
+        where = ["--dataset", dataset, "--root", at, *(["--split", split] if split else [])]
+        try:
+            status = main(["evaluate", *map(str, [*words, *where])])
+        except SystemExit as left:
+            status = left.code
+        return status, *capfd.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def refused(run):
+    """A command that must end with status 2 and one line, which says how to mend it."""
+
+    def command(*words, **options):
+        status, out, err = run(*words, **options)
+        lines = [line for line in err.splitlines() if "%|" not in line]  # but tqdm's
+        assert status == 2 and out == "", (out, err)
+        assert len(lines) == 1 and lines[0].startswith("salema: error: "), err
+        assert lines[0].endswith(")"), err
+        return lines[0]
+
+    return command
+
+
+# ---------------------------------------------------------------------- where maps lie
+
+
+def test_pictures_by_name_or_number_arrays_and_videos_score_alike(tmp_path, clips, mine):
+    made = blurred(clips, 1)
+    expected = rows(mine, clips)
+    assert expected["0601"]["nss"] > 1
+    folders = [
+        pictures(tmp_path / "numbers", made, lambda k: str(k + 1)),
+        pictures(tmp_path / "five", made, lambda k: f"{k + 1:05d}"),
+        arrays(tmp_path / "arrays", made),
+        arrays(tmp_path / "set" / "DHF1K", made).parent,
+        videos(tmp_path / "videos", made),
+    ]
+    for folder in folders:
+        for clip, row in rows(folder, clips).items():
+            assert row == pytest.approx(expected[clip], abs=1e-6), folder
+
+
+def test_numbers_are_no_text_the_tenth_frame_follows_the_ninth(tmp_path):
+    trees.dhf1k(tmp_path, 601, 11)
+    (clip,) = datasets.load(tmp_path, "DHF1K", "val")
+    pictures(tmp_path / "maps", blurred([clip]), lambda k: str(k + 1))
+    read = list(Maps(tmp_path / "maps").of(clip))
+    np.testing.assert_array_equal(np.stack(read), blurred([clip])["0601"])
+
+
+def test_maps_of_a_data_set_are_found_where_predict_writes_them(tmp_path, clips):
+    model = Slope()
+    out = tmp_path / "out"
+    predict.predict_dataset(model, clips, out, "png", False, "mine")
+    below, above = rows(out / "mine_predictions", clips), rows(out, clips)
+    assert below == above
+    assert {name: row["frames"] for name, row in above.items()} == {
+        "0601": 5, "0602": 3, "0603": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["png", "gray", "npy"])
+def test_maps_of_shots_are_found_inside_the_shots_folders(tmp_path, form):
+    names = {"actioncliptest00001_1": range(1, 5), "actioncliptest00001_2": range(5, 6)}
+    for name, numbers in names.items():
+        frames = [f"actioncliptest00001_{number:05d}" for number in numbers]
+        trees.shot(tmp_path / "Hollywood-2" / "testing" / name, frames)
+    clips = datasets.load(tmp_path, "Hollywood-2", "test")
+    predict.predict_dataset(Slope(), clips, tmp_path / "out", form, False, "mine")
+    found = rows(tmp_path / "out", clips)
+    assert [row["frames"] for row in found.values()] == [4, 1]
+    assert found == rows(tmp_path / "out" / "Hollywood-2" / "testing", clips)
+    # As the original has it: inside the data set's own folders.
+    predict.predict_dataset(Slope(), clips, tmp_path, form, False, "mine")
+    assert found == rows(tmp_path, clips)
+
+
+def test_an_image_may_be_one_picture_or_one_array(tmp_path):
+    trees.osie(tmp_path, {1601: [[(3, 4)]], 1602: [[(20, 10)]]})
+    clips = datasets.load(tmp_path, "OSIE", "test")
+    made = blurred(clips, 1)
+    for clip, maps in made.items():
+        trees.array(tmp_path / "flat" / f"{clip}.png", maps[0])
+        trees.array(tmp_path / "colour" / f"{clip}.png", np.stack([maps[0]] * 3, -1))
+    single = arrays(tmp_path / "two", {clip: maps[0] for clip, maps in made.items()})
+    expected = rows(arrays(tmp_path / "three", made), clips)
+    assert expected["1601"]["nss"] > 1
+    assert rows(tmp_path / "flat", clips) == expected
+    assert rows(tmp_path / "colour", clips) == expected
+    assert rows(single, clips) == expected
+
+
+def test_maps_that_lie_twice_are_told_and_neither_is_scored(tmp_path, clips, refused):
+    made = blurred(clips)
+    pictures(arrays(tmp_path / "both", made), made)
+    told = refused(tmp_path / "both")
+    assert "maps of DHF1K 0601 lie twice" in told and "0601.npy and 0601 (" in told
+    for name in ("a", "b"):
+        pictures(tmp_path / "two models" / f"{name}_predictions", made)
+    assert "a_predictions/0601 and b_predictions/0601" in refused(tmp_path / "two models")
+
+
+# ---------------------------------------------------------------------- what is wrong
+
+
+def test_a_folder_that_is_none_or_holds_other_maps_gets_one_line(tmp_path, refused, mine):
+    assert "no such folder of maps: nowhere" in refused("nowhere")
+    trees.grey(tmp_path / "file.png", [])
+    assert "no such folder of maps" in refused("file.png")
+    (tmp_path / "empty").mkdir()
+    told = refused("empty")
+    assert "no maps of DHF1K 0601 in empty" in told and "--split and --videos" in told
+    assert "evaluate what?" in refused()
+
+
+@pytest.mark.parametrize(("written", "meant"), [("exakt", "exact"), ("dhf-1k", "dhf1k"),
+                         ("salema2018", "salema2019"), ("hevc33", "hevc33-peer")])  # fmt: skip
+def test_a_misspelt_protocol_names_the_nearest(refused, mine, written, meant):
+    told = refused(mine, "--protocol", written)
+    assert f"unknown protocol '{written}' (did you mean '{meant}'?" in told
+
+
+def test_a_misspelt_set_split_or_range_gets_one_line(refused, mine, tmp_path):
+    assert "no data set is called 'DHF2K'" in refused(mine, dataset="DHF2K")
+    assert "no data set DHF1K in the folder" in refused(mine, at=tmp_path)
+    assert "no clip of DHF1K train" in refused(mine, split="train")
+    assert "bad range --videos 6-5" in refused(mine, "--videos", "6-5")
+    assert "--every must be at least 1, not 0" in refused(mine, "--every", 0)
+
+
+def test_a_missing_or_broken_map_is_named(tmp_path, clips, refused):
+    folder = pictures(tmp_path / "maps", blurred(clips))
+    missing = folder / "0602" / "0002.png"
+    missing.unlink()
+    assert f"no map 0002.png in {folder / '0602'}" in refused(folder)
+    missing.write_bytes(b"not a picture")
+    assert f"broken picture: {missing}" in refused(folder)
+
+
+def test_arrays_that_do_not_fit_are_named(tmp_path, clips, refused):
+    made = blurred(clips)
+    folder = arrays(tmp_path / "maps", made)
+    path = folder / "0602.npy"
+    for wrong, told in [
+        (made["0602"][:2], "2 maps for the 3 frames of DHF1K 0602"),
+        (made["0602"][0], "uint8 (24, 32), not maps (T, H, W)"),
+        (made["0602"][..., None], "uint8 (3, 24, 32, 1), not maps (T, H, W)"),
+        (np.array(["a", "b"]), "not maps (T, H, W)"),
+        (np.array([{}]), "no array of numbers"),
+        (np.full((3, *SIZE), np.nan, np.float32), "bad map of DHF1K 0602, frame 0001"),
+    ]:
+        np.save(path, wrong)
+        assert told in refused(folder)
+    for data in (b"", b"not an array"):
+        path.write_bytes(data)
+        assert f"no array of numbers in {path}" in refused(folder)
+
+
+def test_a_video_that_is_cut_short_is_named(tmp_path, clips, refused):
+    folder = videos(tmp_path / "maps", blurred(clips))
+    path = folder / "0602.mkv"
+    path.write_bytes(path.read_bytes()[:-200])
+    assert str(path) in refused(folder)
+
+
+def test_more_maps_than_frames_are_refused(tmp_path, clips, refused):
+    made = blurred(clips)
+    made["0602"] = np.concatenate([made["0602"], made["0602"][:1]])
+    for kind in (arrays, videos):
+        folder = kind(tmp_path / kind.__name__, made)
+        assert "more than 3 maps for the 3 frames of DHF1K 0602" in refused(folder)
+
+
+def test_a_table_of_scores_is_not_overwritten(mine, tmp_path, refused):
+    (tmp_path / "mine.csv").write_text("kept")
+    assert "mine.csv exists" in refused(mine, "--csv", "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "kept"
+
+
+def test_maps_that_tell_what_their_weights_saw_are_refused(tmp_path, clips, refused, run):
+    folder = pictures(tmp_path / "maps" / "net_predictions", blurred(clips)).parent
+    told = folder / "net_predictions.json"
+    told.write_text('{"seen": {"DHF1K": ["0602", "0700"], "OSIE": ["1001"]}}')
+    assert "1 clips of DHF1K, 0602 first, were seen" in refused(folder)
+    status, out, _ = run(folder, "--allow-seen")
+    assert status == 0 and "1 SEEN IN TRAINING" in out
+    told.write_text("[]")
+    assert "net_predictions.json does not tell" in refused(folder)
+
+
+# ---------------------------------------------------------------------- scores
+
+
+def test_a_map_of_the_gaze_itself_is_perfect_and_a_flat_one_is_chance(tmp_path, clips):
+    perfect, flat = {}, {}
+    for clip in clips:
+        perfect[clip.name] = np.stack([np.round(255 * m).astype(np.uint8) for m in clip.maps()])
+        flat[clip.name] = np.full((clip.n_frames, 2, 2), 7, np.uint8)
+    best = rows(arrays(tmp_path / "perfect", perfect), clips)["0601"]
+    assert best["auc_judd"] == 1 and best["sim"] == pytest.approx(1)
+    assert best["cc"] == pytest.approx(1) and best["kld"] == pytest.approx(0, abs=1e-9)
+    pixels = SIZE[0] * SIZE[1]  # one of them is fixated: z-score of 1 among zeros
+    assert best["nss"] == pytest.approx(math.sqrt(pixels - 1))
+    for protocol in NAMES:
+        for row in rows(arrays(tmp_path / "flat", flat), clips, protocol).values():
+            assert row["auc_judd"] == row["auc_shuffled"] == 0.5
+            assert row["nss"] == row["cc"] == 0.0
+
+
+def test_a_clips_score_is_the_mean_over_the_frames_that_have_gaze():
+    frames = [{"nss": 1.0, "cc": 0.5}, None, {"nss": 2.0}, None]
+    row = evaluate.Scores("a", "DHF1K", False, frames).row()
+    assert (row["frames"], row["skipped"], row["seen"]) == (2, 2, 0)
+    assert (row["nss"], row["cc"], row["kld"]) == (1.5, 0.5, None)
+
+
+def test_frames_without_gaze_are_counted_not_hidden(run, mine, tmp_path):
+    status, out, _ = run(mine, "--csv", "scores.csv")
+    assert status == 0
+    assert "3 clips, 11 frames scored, 1 without gaze;" in out
+    table = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert [(r["clip"], r["frames"], r["skipped"]) for r in table] == [
+        ("0601", "5", "0"), ("0602", "3", "0"), ("0603", "3", "1"),
+    ]  # fmt: skip
+
+
+def test_every_nth_frame_of_those_that_the_protocol_takes(clips, mine):
+    counted = {n: [r["frames"] + r["skipped"] for r in rows(mine, clips, every=n).values()]
+               for n in (1, 2, 9)}  # fmt: skip
+    assert counted == {1: [5, 3, 4], 2: [3, 2, 2], 9: [1, 1, 1]}
+    peer = rows(mine, clips, "hevc33-peer").values()
+    assert [row["frames"] for row in peer] == [1, 1, 1]
+
+
+def test_a_peers_negatives_come_from_the_whole_set(clips, mine):
+    def shuffled(protocol, some, everyone=None):
+        scores = evaluate.score_clips(some, Maps(mine), protocol, everyone=everyone)
+        return scores[0].row()["auc_shuffled"]
+
+    whole = shuffled("hevc33-peer", clips)
+    assert shuffled("hevc33-peer", clips[:1]) is None  # nobody to be compared with
+    assert shuffled("hevc33-peer", clips[:1], clips) == whole > 0.5
+    assert shuffled("exact", clips[:1], clips) is None
+
+
+def test_a_set_of_one_clip_has_no_shuffled_auc_and_no_nan(run, mine, tmp_path):
+    status, out, _ = run(mine, "--videos", "601", "--csv", "one.csv")
+    assert status == 0 and "s-AUC" not in out and "nan" not in out
+    (row,) = csv.DictReader((tmp_path / "one.csv").open())
+    assert row["auc_shuffled"] == "" and float(row["nss"]) > 0
+
+
+@pytest.mark.parametrize("protocol", NAMES)
+def test_clips_that_nobody_looked_at_are_counted_and_have_no_scores(tmp_path, protocol):
+    for number in (601, 602):
+        annotation = trees.dhf1k(tmp_path, number, 2) / "annotation" / f"{number:04d}"
+        for path in annotation.rglob("*.png"):
+            trees.grey(path, [])
+    clips = datasets.load(tmp_path, "DHF1K", "val")
+    scores = evaluate.score_clips(clips, Maps(baseline="chance"), protocol)
+    result = evaluate.summary(scores, protocol, 100, 0)
+    taken = 1 if protocol == "hevc33-peer" else 2
+    assert result == {"clips": 2, "frames": 0, "skipped": 2 * taken, "seen": 0,
+                      "protocol": protocol}  # fmt: skip
+    assert "0 frames scored" in evaluate.table(result, "DHF1K")
+
+
+def test_one_worker_and_two_give_the_same_numbers(tmp_path, monkeypatch):
+    for number in (601, 602, 603):
+        trees.dhf1k(tmp_path, number, 18)
+    clips = datasets.load(tmp_path, "DHF1K", "val")
+    folder = arrays(tmp_path / "maps", blurred(clips, 2))
+    alone, together = [], []
+    for workers, found in ((1, alone), (2, together)):
+        monkeypatch.setattr(os, "cpu_count", lambda n=workers: n)
+        found += evaluate.score_clips(clips, Maps(folder), "dhf1k", seed=3)
+    assert alone == together
+    assert alone[0].frames[0]["auc_shuffled"] != alone[0].frames[1]["auc_shuffled"]
+
+
+# ---------------------------------------------------------------------- summaries
+
+
+def scored(**clips):
+    return [evaluate.Scores(name, "DHF1K", False, [{"nss": value} for value in values])
+            for name, values in clips.items()]  # fmt: skip
+
+
+def test_clips_count_alike_or_by_their_frames_as_the_protocol_says():
+    scores = scored(a=[1.0, 1.0, 1.0], b=[5.0])
+    assert evaluate.summary(scores, "exact", 1000, 0)["nss"] == 3.0
+    assert evaluate.summary(scores, "dhf1k", 1000, 0)["nss"] == 2.0
+
+
+def test_the_interval_is_drawn_over_clips():
+    one = evaluate.summary(scored(a=[1.0, 3.0]), "exact", 500, 0)
+    assert one["nss_low"] == one["nss_high"] == one["nss"] == 2.0
+    two = evaluate.summary(scored(a=[1.0], b=[5.0]), "exact", 500, 0)
+    assert (two["nss_low"], two["nss_high"]) == (1.0, 5.0)
+    many = scored(**{str(n): [float(n)] for n in range(100)})
+    result = evaluate.summary(many, "exact", 4000, 0)
+    half = 1.96 * np.arange(100).std() / 10
+    assert result["nss_low"] == pytest.approx(49.5 - half, abs=0.5)
+    assert result["nss_high"] == pytest.approx(49.5 + half, abs=0.5)
+    assert result == evaluate.summary(many, "exact", 4000, 0)
+
+
+# ---------------------------------------------------------------------- pairs
+
+
+def test_two_folders_are_compared_clip_by_clip(run, mine, worse):
+    status, out, _ = run(mine, "--paired", worse)
+    assert status == 0
+    head, *lines = out[out.index("paired") :].splitlines()
+    assert head == "paired difference over 3 clips; 95 % bootstrap"
+    found = {line.split()[0]: line for line in lines}
+    numbers = {
+        name: [float(n) for n in re.findall(r"[+-]\d+\.\d+", line)] for name, line in found.items()
+    }
+    assert numbers["NSS"][0] > 0 and found["NSS"].endswith("  *")
+    assert numbers["KLD"][0] < 0
+    assert all(low <= mean <= high for mean, low, high in filter(None, numbers.values()))
+    assert found["*"].endswith("does not contain 0")
+
+
+def test_a_table_of_ours_or_of_a_peer_is_compared_by_the_clips_that_both_have(
+    run, mine, worse, clips, tmp_path
+):
+    assert run(worse, "--csv", "ours.csv")[0] == 0
+    other = rows(worse, clips)
+    lines = ["model,clip,auc,sauc,nss,cc,sim,kld"]
+    for name in ("0601", "0603"):
+        row = [f"{other[name][key]:.6f}" for key in METRICS]
+        lines.append(",".join(["peer", name, *row]))
+    lines.append("peer,0999,.5,.5,0,0,0,9")
+    (tmp_path / "peer.csv").write_text("\n".join(lines))
+    folder = run(mine, "--paired", worse)[1]
+    assert run(mine, "--paired", "ours.csv")[1] == folder
+    peer = run(mine, "--paired", "peer.csv")[1]
+    assert "over 2 clips" in peer and "AUC-J" in peer.split("paired")[1]
+    assert "s-AUC" in peer.split("paired")[1]
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("model,clip,nss\na,0601,1\nb,0601,2\n", "holds 2 models"),
+    ("clip,nss\n0999,1\n", "share no clip"),
+    ("video,nss\n0601,1\n", "no column clip"),
+    ("", "no column clip"),
+    ("clip,nss\n0601,nan\n", "clip 0601: a score is not finite"),
+    ("clip,nss\n0601,good\n", "clip 0601: could not convert"),
+    ("clip,nss\n0601,\xff\n", "not a table"),
+])  # fmt: skip
+def test_a_table_that_cannot_be_compared_gets_one_line(run, mine, tmp_path, text, told):
+    (tmp_path / "other.csv").write_bytes(text.encode("latin-1"))
+    status, _, err = run(mine, "--paired", "other.csv")
+    assert status == 2 and told in err
+    assert err.splitlines()[-1].startswith("salema: error: ")
+
+
+def test_another_that_is_not_there_gets_one_line(run, mine):
+    status, _, err = run(mine, "--paired", "nowhere.csv")
+    assert status == 2 and "cannot read nowhere.csv" in err and "check --paired" in err
+
+
+def test_differences_are_means_over_the_pairs_with_a_star_where_0_is_outside():
+    ours = {"a": {"nss": 2.0, "cc": 0.5}, "b": {"nss": 3.0, "cc": None}, "c": {"nss": 9.0}}
+    other = {"a": {"nss": 1.5, "cc": 0.75}, "b": {"nss": 2.5, "cc": 0.5}}
+    assert evaluate.differences(ours, other, 200).splitlines() == [
+        "paired difference over 2 clips; 95 % bootstrap",
+        "  NSS    +0.5000  [+0.5000, +0.5000]  *",
+        "  CC     -0.2500  [-0.2500, -0.2500]  *",
+        "  * the interval does not contain 0",
+    ]
+    balanced = evaluate.differences(ours, {"a": {"nss": 3.0}, "b": {"nss": 2.0}}, 200)
+    assert balanced.splitlines()[1] == "  NSS    +0.0000  [-1.0000, +1.0000]"
+
+
+# ---------------------------------------------------------------------- seen in training
+
+
+def card(path, **seen):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"x": np.zeros(1)}, path, {"salema": json.dumps({"seen": seen})})
+    return path
+
+
+def test_a_clip_that_the_weights_saw_is_refused_or_marked(run, refused, mine, tmp_path):
+    weights = card(tmp_path / "w.safetensors", DHF1K=["0602", "0009"], SALICON=["0601"])
+    told = refused(mine, "--weights", weights)
+    assert "1 clips of DHF1K, 0602 first, were seen in training" in told
+    assert "--allow-seen marks the row" in told
+    status, out, _ = run(mine, "--weights", weights, "--allow-seen", "--csv", "scores.csv")
+    assert status == 0 and ", 1 SEEN IN TRAINING;" in out
+    table = csv.DictReader((tmp_path / "scores.csv").open())
+    assert [(row["clip"], row["seen"]) for row in table] == [
+        ("0601", "0"), ("0602", "1"), ("0603", "0"),
+    ]  # fmt: skip
+    assert run(mine, "--weights", weights, "--videos", "603")[0] == 0
+
+
+def test_weights_that_do_not_tell_what_they_saw_get_one_line(refused, mine, tmp_path):
+    assert "does not tell its training clips" in refused(mine, "--weights", "none.safetensors")
+    (tmp_path / "theirs.pt").write_bytes(b"PK\3\4 something else")
+    assert "does not tell its training clips" in refused(mine, "--weights", "theirs.pt")
+    for metadata in (None, {"salema": "{}"}, {"salema": "not JSON"}, {"salema": "[]"}):
+        save_file({"x": np.zeros(1)}, tmp_path / "odd.safetensors", metadata)
+        assert "does not tell its training clips" in refused(mine, "--weights", "odd.safetensors")
+
+
+# ---------------------------------------------------------------------- the study
+
+
+@pytest.fixture
+def study(root, tmp_path, monkeypatch):
+    """A study on the three clips and two images; the run `static` has flat and perfect maps."""
+    monkeypatch.chdir(tmp_path)
+    trees.dhf1k(tmp_path / "all", 1, 2)
+    trees.salicon(tmp_path / "all", "train", [1, 2])
+    trees.salicon(tmp_path / "all", "val", [3, 4])
+    for name in CLIPS:
+        for part in (f"video/{name:03d}.AVI", f"annotation/{name:04d}"):
+            link = tmp_path / "all" / "DHF1K" / part
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(root / "DHF1K" / part)
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["profile"] = "tiny"
+    raw["profiles"]["tiny"] = {
+        "data": {"root": str(tmp_path / "all"), "tune": ["SALICON"], "finetune": ["DHF1K"],
+                 "evaluate": {"SALICON": "val", "DHF1K": "val"}},
+        "tune": {name: {"epochs": 1, "batch": 1, "learning_rate": 1e-3} for name in raw["tune"]},
+        "finetune": {"epochs": 1, "learning_rate": 1e-3},
+        "evaluate": {"every": 1, "resamples": 200},
+    }  # fmt: skip
+    settings = params.from_dict(raw)
+    folder = settings.run_folder("static")
+    card(folder / "weights.safetensors", DHF1K=["0001"])
+    clips = datasets.load(settings.root, "DHF1K", "val")
+    made = blurred(clips, 1)
+    made["0602"][:] = 9
+    videos(folder / "maps" / "DHF1K", made)
+    for clip in datasets.load(settings.root, "SALICON", "val"):
+        trees.array(folder / "maps" / "SALICON" / f"{clip.name}.png", blurred([clip])[clip.name][0])
+    return settings
+
+
+def numbers(value):
+    """Every number in something read from JSON; NaN and infinity are not JSON."""
+    if isinstance(value, dict):
+        return [n for inner in value.values() for n in numbers(inner)]
+    return [value] if isinstance(value, float | int) else []
+
+
+def never(constant):
+    raise AssertionError(f"{constant} in a JSON file")
+
+
+@pytest.mark.parametrize("name", ["static", "chance", "centre-prior", "spectral-residual", "human"])
+def test_a_run_and_every_baseline_leave_a_table_and_a_summary_without_nan(study, name):
+    path = evaluate.evaluate_run(study, name)
+    assert path == Path(f"reports/tiny/metrics/{name}.json")
+    result = json.loads(path.read_text(), parse_constant=never)
+    assert list(result) == (["SALICON"] if name == "human" else ["SALICON", "DHF1K"])
+    assert all(map(math.isfinite, numbers(result)))
+    for dataset, entry in result.items():
+        clips = {"SALICON": 2, "DHF1K": 3}[dataset]
+        assert (entry["clips"], entry["seen"], entry["protocol"]) == (clips, 0, "exact")
+        assert entry["frames"] + entry["skipped"] == {"SALICON": 2, "DHF1K": 12}[dataset]
+        for metric in set(METRICS) & set(entry):
+            low, high = entry[f"{metric}_low"], entry[f"{metric}_high"]
+            assert low - 1e-6 <= entry[metric] <= high + 1e-6
+    with path.with_suffix(".csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0]) == ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
+    assert len(table) == sum(entry["clips"] for entry in result.values())
+    assert "nan" not in path.with_suffix(".csv").read_text().lower()
+
+
+def test_half_of_the_observers_needs_observers(study):
+    result = json.loads(evaluate.evaluate_run(study, "human").read_text())
+    # In the tree one observer looks at the corners and the other nowhere: no two halves.
+    assert result == {"SALICON": {"clips": 2, "frames": 0, "skipped": 2, "seen": 0,
+                                  "protocol": "exact"}}  # fmt: skip
+
+
+def test_half_of_the_observers_predicts_the_other_half(tmp_path):
+    looks = [[(8, 8)], [(9, 8)], [(8, 9)], [(9, 9)]]
+    trees.osie(tmp_path, {1601: looks, 1602: [[(20 + x, 15 + y)] for ((x, y),) in looks]})
+    clips = datasets.load(tmp_path, "OSIE", "test")
+    scores = evaluate.score_clips(clips, Maps(baseline="human"))
+    assert all(score.row()["auc_judd"] > 0.95 for score in scores)
+    assert all(score.row()["nss"] > 2 for score in scores)
+    again = evaluate.score_clips(clips, Maps(baseline="human"))
+    assert [s.row() for s in scores] == [s.row() for s in again]
+
+
+def test_the_study_refuses_leaked_clips_and_marks_them_when_asked(study):
+    card(study.run_folder("static") / "weights.safetensors", DHF1K=["0603"])
+    with pytest.raises(SalemaError, match="0603 first, were seen"):
+        evaluate.evaluate_run(study, "static")
+    assert not Path("reports").exists()
+    result = json.loads(evaluate.evaluate_run(study, "static", allow_seen=True).read_text())
+    assert result["DHF1K"]["seen"] == 1 and result["SALICON"]["seen"] == 0
+
+
+def test_an_unknown_run_and_missing_maps_get_one_line(study):
+    with pytest.raises(SalemaError, match=r"unknown run 'statik'.*did you mean static"):
+        evaluate.evaluate_run(study, "statik")
+    (study.run_folder("static") / "maps" / "DHF1K" / "0602.mkv").unlink()
+    with pytest.raises(SalemaError, match="no maps of DHF1K 0602"):
+        evaluate.evaluate_run(study, "static")
+    assert not Path("reports").exists()
+
+
+def test_protocols_stand_side_by_side(study):
+    path = evaluate.compare_protocols(study, "static")
+    table = list(csv.DictReader(path.open()))
+    assert [(row["dataset"], row["protocol"]) for row in table] == [
+        (dataset, name) for dataset in ("SALICON", "DHF1K") for name in NAMES
+    ]
+    assert "nan" not in path.read_text().lower()
+    exact = json.loads(evaluate.evaluate_run(study, "static").read_text())
+    for row in table:
+        if row["protocol"] == "exact":
+            assert float(row["nss"]) == pytest.approx(exact[row["dataset"]]["nss"], abs=1e-4)

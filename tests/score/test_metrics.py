@@ -1,0 +1,288 @@
+"""Metrics: by hand first, then degenerate input, then against slow literal forms."""
+
+import numpy as np
+import pytest
+import reference_metrics as reference
+
+from salema.score import metrics
+
+NAMES = ("auc_judd", "auc_shuffled", "nss", "cc", "sim", "kld")
+
+
+def at(*indices, shape=(2, 2)):
+    mask = np.zeros(shape, dtype=bool)
+    mask.ravel()[list(indices)] = True
+    return mask
+
+
+def frame(kind, seed=0, shape=(200, 300), n=40):
+    """A map of some kind, its fixations (mask), a density and negatives (flat indices)."""
+    random = np.random.default_rng(seed)
+    saliency = random.random(shape)
+    rows = np.linspace(-1, 1, shape[0])[:, None] ** 2
+    if kind == "float32":
+        saliency = saliency.astype(np.float32)
+    elif kind == "8-bit":
+        saliency = np.round(saliency * 255).astype(np.uint8)
+    elif kind == "mostly zero":
+        saliency = np.where(saliency > 0.9, saliency, 0).astype(np.float32)
+    elif kind == "three levels":
+        saliency = np.floor(saliency * 3).astype(np.float32)
+    elif kind == "skewed":
+        saliency = np.exp(40 * saliency - 50 * rows).astype(np.float32)
+    elif kind == "outlier":
+        saliency[0, 0] = 1e9
+    elif kind == "a last bit apart":
+        saliency = np.float32(1) + np.float32(2**-23) * np.floor(40 * saliency).astype(np.float32)
+    elif kind == "tiny":
+        saliency = (saliency * 1e-40).astype(np.float32)
+    elif kind == "negative":
+        saliency = -1000 * saliency
+    fixations = at(*random.choice(saliency.size, n, replace=False), shape=shape)
+    density = np.exp(-4 * rows) * random.random(shape)
+    return saliency, fixations, density, random.integers(saliency.size, size=500)
+
+
+KINDS = (
+    *("float64", "float32", "8-bit", "mostly zero", "three levels", "skewed"),
+    *("outlier", "a last bit apart", "tiny", "negative"),
+)
+
+
+def test_auc_judd_counts_the_pixels_below_a_fixation():
+    saliency = np.array([[1, 2], [3, 4]])
+    assert metrics.auc_judd(saliency, at(3)) == 1
+    assert metrics.auc_judd(saliency, at(0)) == 0
+    assert metrics.auc_judd(saliency, at(2)) == pytest.approx(2 / 3)
+    assert metrics.auc_judd(saliency, at(2, 0)) == pytest.approx(1 / 4)
+
+
+def test_a_tie_counts_half():
+    assert metrics.auc_judd(np.array([[1, 2], [2, 3]]), at(1)) == pytest.approx(1.5 / 3)
+    assert metrics.auc_shuffled(np.array([[2, 1], [2, 3]]), at(0), at(1, 2, 3)) == 0.5
+
+
+def test_a_pixel_given_twice_counts_twice():
+    saliency = np.array([[1, 2], [3, 4]])
+    # Negatives are pixels 1 and 2; pixel 3 wins both, three times; pixel 0 loses both.
+    assert metrics.auc_judd(saliency, np.array([3, 3, 3, 0])) == pytest.approx(3 / 4)
+    nss = [metrics.nss(saliency, at(pixel)) for pixel in (0, 3)]
+    assert metrics.nss(saliency, np.array([3, 3, 3, 0])) == pytest.approx((3 * nss[1] + nss[0]) / 4)
+
+
+def test_auc_shuffled_compares_with_the_given_places_only():
+    saliency = np.array([[1, 2], [3, 4]])
+    assert metrics.auc_shuffled(saliency, at(2), at(0, 3)) == 0.5
+    assert metrics.auc_shuffled(saliency, at(2), np.array([0, 0, 0, 3])) == 0.75
+    assert metrics.auc_shuffled(saliency, at(2), at(2)) == 0.5
+
+
+def test_nss_is_the_z_score_at_the_fixations():
+    saliency = np.array([[0, 0], [0, 4]])  # mean 1, standard deviation sqrt(3)
+    assert metrics.nss(saliency, at(3)) == pytest.approx(3**0.5)
+    assert metrics.nss(saliency, at(0)) == pytest.approx(-(3**-0.5))
+    assert metrics.nss(saliency, at(0, 1, 2, 3)) == pytest.approx(0)
+
+
+def test_cc_of_a_scaled_map_is_one_and_of_its_negative_minus_one():
+    density = np.array([[0.0, 1.0], [5.0, 2.0]])
+    assert metrics.cc(3 * density - 7, density) == pytest.approx(1)
+    assert metrics.cc(-density, density) == pytest.approx(-1)
+    assert metrics.cc(np.array([[1, 1], [-1, -1]]), np.array([[0, 1], [0, 1]])) == 0
+
+
+def test_sim_and_kld_by_hand():
+    p, q = np.array([[0, 1, 3]]), np.array([[0, 3, 1]])
+    assert metrics.sim(p, q) == pytest.approx(0.5)
+    assert metrics.kld(p, q) == pytest.approx(0.75 * np.log(3) - 0.25 * np.log(3))
+    assert metrics.sim(q + 9, q) == pytest.approx(1)
+    assert metrics.kld(q + 9, q) == pytest.approx(0, abs=1e-12)
+
+
+def test_kld_without_min_max_takes_the_map_as_it_is():
+    p, q = np.array([[1, 3]]), np.array([[3, 1]])
+    assert metrics.kld(p, q, minmax=False) == pytest.approx(0.5 * np.log(3))
+    assert metrics.kld(p, q) == pytest.approx(-np.log(metrics.EPSILON), rel=1e-6)
+    assert metrics.kld(np.zeros((1, 2)), q, minmax=False) == pytest.approx(
+        0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    )
+    with pytest.raises(ValueError, match="without min-max a map must be >= 0"):
+        metrics.kld(p - 2, q, minmax=False)
+
+
+@pytest.mark.parametrize("value", [0, 0.3, -5, 1e12])
+def test_a_constant_map_is_chance_and_the_uniform_distribution(value):
+    density = np.array([[0.0, 1.0], [1.0, 2.0]])
+    scores = metrics.score_frame(np.full((2, 2), value), at(1), density, at(0, 2))
+    uniform = {
+        "sim": 0.25 + 0.25 + 0.25,
+        "kld": 2 * 0.25 * np.log(1.0) + 0.5 * np.log(2.0),
+    }
+    chance = {"auc_judd": 0.5, "auc_shuffled": 0.5, "nss": 0.0, "cc": 0.0}
+    assert scores == pytest.approx(chance | uniform)
+
+
+def test_a_constant_density_is_the_uniform_distribution():
+    saliency, density = np.array([[0.0, 1.0], [1.0, 2.0]]), np.full((2, 2), 0.2)
+    assert metrics.cc(saliency, density) == 0
+    assert metrics.sim(saliency, density) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_aucs_are_exact(kind, seed):
+    saliency, fixations, _, negatives = frame(kind, seed, n=(1, 40, 300)[seed])
+    judd = metrics.auc_judd(saliency, fixations)
+    assert judd == pytest.approx(reference.auc_judd(saliency, fixations), abs=1e-12)
+    assert judd == pytest.approx(
+        reference.auc_ranks(saliency[fixations], saliency[~fixations]), abs=1e-12
+    )
+    shuffled = metrics.auc_shuffled(saliency, fixations, negatives)
+    assert shuffled == pytest.approx(
+        reference.auc_shuffled(saliency, fixations, negatives), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_pass_gives_what_the_literal_definitions_give(kind):
+    case = frame(kind, seed=7)
+    assert metrics.score_frame(*case) == pytest.approx(reference.score_frame(*case), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float32", "8-bit", "negative"])
+def test_one_pass_gives_what_the_single_functions_give(kind):
+    saliency, fixations, density, negatives = frame(kind)
+    assert metrics.score_frame(saliency, fixations, density, negatives) == {
+        "auc_judd": metrics.auc_judd(saliency, fixations),
+        "auc_shuffled": metrics.auc_shuffled(saliency, fixations, negatives),
+        "nss": metrics.nss(saliency, fixations),
+        "cc": metrics.cc(saliency, density),
+        "sim": metrics.sim(saliency, density),
+        "kld": metrics.kld(saliency, density),
+    }
+
+
+def test_what_has_no_ground_truth_is_left_out():
+    saliency, fixations, density, negatives = frame("float32")
+    assert list(metrics.score_frame(saliency, fixations)) == ["auc_judd", "nss"]
+    assert list(metrics.score_frame(saliency, fixations, density, negatives)) == list(NAMES)
+
+
+def test_scale_and_offset_of_a_map_do_not_matter():
+    saliency, fixations, density, negatives = frame("8-bit", shape=(40, 50))
+    scaled = saliency.astype(np.float32) * 0.25 - 17  # exact in single precision
+    assert metrics.score_frame(scaled, fixations, density * 3, negatives) == pytest.approx(
+        metrics.score_frame(saliency, fixations, density, negatives), rel=1e-9
+    )
+
+
+def test_a_mask_and_its_indices_are_the_same_places():
+    saliency, fixations, _, _ = frame("float32", shape=(40, 50))
+    indices = np.random.default_rng(0).permutation(np.flatnonzero(fixations))
+    for metric in (metrics.auc_judd, metrics.nss):
+        assert metric(saliency, indices) == pytest.approx(metric(saliency, fixations))
+        assert metric(saliency, fixations.astype(np.uint8) * 255) == metric(saliency, fixations)
+
+
+def test_inputs_are_not_changed():
+    case = frame("float64", shape=(40, 50))
+    before = [array.copy() for array in case]
+    metrics.score_frame(*case)
+    for array, copy in zip(case, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_map_that_is_not_finite_is_refused(bad):
+    saliency = np.array([[1.0, 2.0], [bad, 4.0]])
+    good = np.ones((2, 2))
+    for metric, truth in (("auc_judd", at(0)), ("nss", at(0)), ("sim", good), ("cc", good)):
+        with pytest.raises(ValueError, match="must be finite"):
+            getattr(metrics, metric)(saliency, truth)
+    with pytest.raises(ValueError, match="density must be finite"):
+        metrics.kld(good, saliency)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        ({"fixations": at()}, "at least one pixel is needed as fixations"),
+        ({"fixations": at(0, 1, 2, 3)}, "at least one pixel must be left without a fixation"),
+        ({"fixations": at(0, shape=(2, 3))}, r"fixations \(2, 3\) and map \(2, 2\)"),
+        ({"fixations": np.array([4])}, "flat indices inside the map"),
+        ({"fixations": np.array([0.5])}, "flat indices, not float64"),
+        ({"negatives": np.array([], int)}, "at least one pixel is needed as negatives"),
+        ({"density": np.zeros((2, 2))}, "must not be blank"),
+        ({"density": np.array([[1, -1], [0, 0]])}, "must not be negative; this one reaches -1"),
+        ({"density": np.ones((2, 3))}, r"density \(2, 3\) and map \(2, 2\)"),
+        ({"saliency": np.zeros((2, 2, 1))}, r"must be \(H, W\) and not empty, not \(2, 2, 1\)"),
+        ({"saliency": np.zeros((0, 2))}, "not empty"),
+    ],
+)
+def test_an_error_names_the_rule(arguments, rule):
+    good = {
+        "saliency": np.array([[1, 2], [3, 4]]),
+        "fixations": at(0),
+        "density": np.ones((2, 2)),
+        "negatives": at(1),
+    }
+    with pytest.raises(ValueError, match=rule):
+        metrics.score_frame(**good | arguments)
+
+
+def test_a_bootstrap_gives_the_mean_and_the_normal_interval():
+    values = np.random.default_rng(0).normal(2.0, 0.5, 400)  # two blocks of resamples
+    interval = metrics.bootstrap(values, seed=3)
+    error = values.std() / 400**0.5
+    assert interval.mean == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
+    assert interval.high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
+    assert interval == metrics.bootstrap(values, seed=3)
+    assert interval != metrics.bootstrap(values, seed=4)
+
+
+def test_a_paired_bootstrap_sees_a_difference_that_two_intervals_hide():
+    random = np.random.default_rng(0)
+    a = random.normal(2.0, 1.0, 50)
+    b = a - 0.1 + random.normal(0, 0.1, 50)
+    one, other = metrics.bootstrap(a), metrics.bootstrap(b)
+    assert one.low < other.high
+    difference = metrics.paired_bootstrap(a, b)
+    assert difference.mean == pytest.approx(a.mean() - b.mean())
+    assert 0 < difference.low < difference.mean < difference.high
+
+
+def test_one_clip_has_an_interval_without_width():
+    assert metrics.bootstrap(np.array([0.7])) == (0.7, 0.7, 0.7)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0]]])
+def test_a_bootstrap_needs_finite_values(values):
+    with pytest.raises(ValueError, match="one finite value a clip"):
+        metrics.bootstrap(np.array(values))
+
+
+def test_a_paired_bootstrap_needs_the_same_clips():
+    with pytest.raises(ValueError, match=r"same clips, not \(2,\) and \(3,\)"):
+        metrics.paired_bootstrap(np.zeros(2), np.zeros(3))
+
+
+@pytest.mark.parametrize("kind", ["float64", "8-bit", "mostly zero"])
+def test_pysaliency_agrees_where_it_can_be_imported(kind, monkeypatch):
+    monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)  # it still uses the old name
+    theirs = pytest.importorskip("pysaliency.metrics")
+    theirs_roc = pytest.importorskip("pysaliency.roc")
+    saliency, fixations, density, negatives = frame(kind)
+    saliency = reference.minmax(saliency.astype(float))  # its SIM and KLD do not do this
+    density = reference.minmax(density)
+    ours = metrics.score_frame(saliency, fixations, density, negatives)
+    ys, xs = np.nonzero(fixations)
+    assert ours["nss"] == pytest.approx(theirs.NSS(saliency, xs, ys).mean())
+    assert ours["cc"] == pytest.approx(theirs.CC(saliency, density))
+    assert ours["sim"] == pytest.approx(theirs.SIM(saliency, density))
+    assert ours["kld"] == pytest.approx(theirs.MIT_KLDiv(saliency, density), rel=1e-3)
+    for key, others in (
+        ("auc_judd", saliency[~fixations]),
+        ("auc_shuffled", saliency.ravel()[negatives]),
+    ):
+        assert ours[key] == pytest.approx(theirs_roc.general_roc(saliency[fixations], others)[0])

@@ -1,0 +1,603 @@
+"""Training in miniature: what changes, what stays, where it starts, how it ends."""
+
+import copy
+import csv
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from salema import data as datasets
+from salema import params
+from salema.__main__ import main
+from salema.model import weights
+from salema.model.network import PLACEMENTS
+from salema.params import Finetune, Model, Placement, Tune
+from salema.train import loop as train
+from salema.train.losses import Adversary
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "data" / "sample"
+STUDY = yaml.safe_load((ROOT / "params.yaml").read_text())
+FEW = {"SALICON/images": 3, "SALICON/maps": 3, "SALICON/fixations": 3}  # files a split
+NO_STEP = 1e-9  # a learning rate that leaves weights where they start
+
+
+def little(root):
+    """A few images and clips of the sample, by links."""
+    for part, count in FEW.items():
+        for folder in (SAMPLE / part).iterdir():
+            for path in sorted(folder.iterdir())[:count]:
+                link = root / part / folder.name / path.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+    for number in (1, 2, 601):
+        for part in (f"video/{number:03d}.AVI", f"annotation/{number:04d}"):
+            link = root / "DHF1K" / part
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(SAMPLE / "DHF1K" / part)
+    for name in ("Hollywood-2", "UCF-sports"):
+        (root / name).symlink_to(SAMPLE / name)
+    return root
+
+
+def raw(root):
+    """The study's own parameters with the smallest budget."""
+    study = copy.deepcopy(STUDY)
+    one = {"epochs": 1, "batch": 3, "optimizer": "adamw", "learning_rate": 1e-3, "augment": "none",
+           "precision": "fp32"}  # fmt: skip
+    study["profile"] = "tiny"
+    study["profiles"] = {
+        "tiny": {
+            "data": {"root": str(root), "tune": ["SALICON"], "finetune": ["DHF1K"],
+                     "evaluate": {"DHF1K": "val"}},
+            "model": {"size": [32, 48], "width": 0.125, "std": 64.0},
+            "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": one},
+            "finetune": {"epochs": 1, "batch": 2, "frames_per_clip": 4, "bptt_frames": 2,
+                         "learning_rate": 1e-3, "precision": "fp32"},
+        }
+    }  # fmt: skip
+    return study
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with data and a tuned static network, which the tests share."""
+    folder = tmp_path_factory.mktemp("study")
+    little(folder / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train.tune(params.from_dict(raw("data")), "static")
+    return folder
+
+
+@pytest.fixture
+def study(place, monkeypatch):
+    """Makes parameters in the shared folder, with other values where a test wants them."""
+    monkeypatch.chdir(place)
+    shutil.rmtree(".salema/training", ignore_errors=True)
+
+    def make(run=None, /, **changes):
+        """`changes`: of finetune, or of the block that `run` names under tune or placements."""
+        given = raw("data")
+        tiny = given["profiles"]["tiny"]
+        for key, value in changes.items():
+            block = tiny["finetune"]
+            if run is not None:
+                kind = "tune" if run in given["tune"] else "placements"
+                block = tiny.setdefault(kind, {}).setdefault(run, {})
+            block[key] = value
+        return params.from_dict(given)
+
+    return make
+
+
+def tensors(run):
+    path = run if isinstance(run, Path) else Path(f"runs/tiny/{run}/weights.safetensors")
+    return load_file(path)
+
+
+def changed(before, after):
+    """Numbers of the layers whose weights differ."""
+    return sorted(
+        int(name.split(".")[1])
+        for name in before
+        if name.startswith("layers.") and name.endswith("weight")
+        and not torch.equal(before[name], after[name])
+    )  # fmt: skip
+
+
+CONVOLUTIONS = [i for i, layer in enumerate(weights.build(width=0.125).layers)
+                if isinstance(layer, torch.nn.Conv2d)]  # fmt: skip
+
+
+@pytest.fixture
+def epochs(monkeypatch):
+    """The weights before the first epoch and after each; and the learner itself."""
+    seen = []
+    one_epoch = train.Learner.one_epoch
+
+    def copied(learner):
+        return {name: tensor.clone() for name, tensor in learner.model.state_dict().items()}
+
+    def watched(learner):
+        if not seen:
+            seen.append(copied(learner))
+        one_epoch(learner)
+        seen.append(copied(learner))
+        watch.learner = learner
+
+    def watch():
+        return seen
+
+    monkeypatch.setattr(train.Learner, "one_epoch", watched)
+    return watch
+
+
+# ---------------------------------------------------------------------- what trains
+
+
+def test_a_tuned_placement_trains_every_layer_from_the_static_weights(study, epochs):
+    train.finetune(study(), "ema30")
+    start, end = epochs()
+    assert changed(tensors("static"), start) == []
+    assert changed(start, end) == CONVOLUTIONS
+    assert changed(end, tensors("ema30")) == []
+    assert torch.equal(start["memories.30.alpha_logit"], end["memories.30.alpha_logit"])
+
+
+def test_frozen_layers_do_not_change_only_the_memory_does(study, epochs):
+    train.finetune(study(), "videosalgan")
+    start, end = epochs()
+    assert changed(start, end) == [] and changed(tensors("static"), tensors("videosalgan")) == []
+    memories = [name for name in end if name.startswith("memories.")]
+    assert memories and all(not torch.equal(start[name], end[name]) for name in memories)
+
+
+def test_layers_thaw_group_by_group_from_the_second_epoch_to_the_fifth(study, epochs):
+    thawing = study("clstm30", thaw=True)
+    settings = thawing.finetune.model_copy(update={"epochs": 6})
+    train.finetune(thawing.model_copy(update={"finetune": settings}), "clstm30")
+    states = epochs()
+    trained = [changed(*pair) for pair in pairwise(states)]
+    firsts = [62, 50, 30, 17, 0, 0]
+    assert trained == [[i for i in CONVOLUTIONS if i >= first] for first in firsts]
+    for before, after in pairwise(states):
+        assert not torch.equal(
+            before["memories.29.gates.weight"], after["memories.29.gates.weight"]
+        )
+
+
+def test_the_decoder_alone_trains_where_the_params_say_so(study, epochs):
+    train.tune(study("port", train="decoder"), "port")
+    start, end = epochs()
+    assert changed(start, end) == [i for i in CONVOLUTIONS if i >= 30]
+
+
+def test_a_plain_run_is_the_static_weights_and_the_placement(study):
+    path = train.finetune(study(), "ema54-plain")
+    static, plain = tensors("static"), tensors("ema54-plain")
+    logit = plain.pop("memories.54.alpha_logit")
+    assert float(torch.sigmoid(logit)) == pytest.approx(0.1)
+    assert set(plain) == set(static)
+    assert all(torch.equal(plain[name], static[name]) for name in static)
+    model, origin = weights.read(path), weights.read(Path("runs/tiny/static/weights.safetensors"))
+    assert model.placement.static == "plain" and model.placement.after == [54]
+    assert model.card.run == "ema54-plain" and origin.card.run == "static"
+    assert model.card.seen == origin.card.seen
+    assert path.with_name("losses.csv").read_text() == "epoch,train_loss,val_loss\n"
+
+
+def test_fresh_layers_start_anew_and_the_others_from_static(study):
+    train.finetune(study(learning_rate=NO_STEP), "clstm56")
+    static, tuned = tensors("static"), tensors("clstm56")
+    for layer in CONVOLUTIONS:
+        apart = (static[f"layers.{layer}.weight"] - tuned[f"layers.{layer}.weight"]).abs().max()
+        assert apart > 0.01 if layer in (56, 58, 60) else apart < 1e-5
+
+
+# ---------------------------------------------------------------------- how fast
+
+
+def groups(placement, **settings):
+    """Names of the parameters -> what the optimizer does with them."""
+    model = weights.build(placement, width=0.125)
+    given = {"epochs": 1, "batch": 1, "learning_rate": 1e-6, "weight_decay": 1e-4}
+    optimizer = train._optimizer(model, Finetune(**given | settings))
+    named = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in found
+            found[id(parameter)] = (group["lr"], group["weight_decay"])
+    assert set(found) == set(named)
+    return {named[key]: value for key, value in found.items()}
+
+
+def test_alpha_has_a_rate_of_its_own_and_no_weight_decay():
+    found = groups("ema30-learned", alpha_learning_rate=0.1)
+    assert found.pop("memories.30.alpha_logit") == (0.1, 0.0)
+    assert set(found.values()) == {(1e-6, 1e-4)}
+    assert set(groups("ema30").values()) == {(1e-6, 1e-4)}  # a fixed alpha is no parameter
+
+
+def test_what_starts_anew_has_a_rate_of_its_own_where_one_is_given():
+    found = groups("clstm56", fresh_learning_rate=3e-3)
+    fast = {name for name, value in found.items() if value == (3e-3, 1e-4)}
+    assert {name.split(".")[1] for name in fast if name.startswith("layers.")} == {
+        "56", "58", "60",
+    }  # fmt: skip
+    assert {name for name in found if name.startswith("memories.")} <= fast
+    assert {found[name] for name in set(found) - fast} == {(1e-6, 1e-4)}
+    assert set(groups("clstm56").values()) == {(1e-6, 1e-4)}
+
+
+def test_a_placement_may_have_a_rate_of_its_own_for_what_starts_anew(study):
+    rates = []
+    for own in ({}, {"clstm56": 3e-3}, {"clstm30": 3e-3}):
+        settings = study(learning_rate=NO_STEP, fresh_learning_rates=own)
+        train.finetune(settings, "clstm56")
+        card = weights.read("runs/tiny/clstm56/weights.safetensors").card
+        rates.append(card.params["settings"]["fresh_learning_rate"])
+        assert card.params["settings"]["fresh_learning_rates"] == {}
+    assert rates == [None, 3e-3, None]
+
+
+def test_a_learned_alpha_moves_and_stands_in_the_table_of_losses(study):
+    train.finetune(study(epochs=2), "ema30-learned")
+    with Path("runs/tiny/ema30-learned/losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["epoch", "train_loss", "val_loss", "alpha_30"]
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    alphas = [0.56, *(float(row["alpha_30"]) for row in rows)]
+    assert alphas[0] != alphas[1] != alphas[2] and all(0 < alpha < 1 for alpha in alphas)
+    logit = tensors("ema30-learned")["memories.30.alpha_logit"]
+    assert float(torch.sigmoid(logit)) == pytest.approx(alphas[-1], abs=1e-5)
+
+
+def test_two_averages_have_two_columns(study):
+    train.finetune(study(), "ema7-54")
+    header = Path("runs/tiny/ema7-54/losses.csv").read_text().splitlines()[0]
+    assert header == "epoch,train_loss,val_loss,alpha_7,alpha_54"
+    assert Path("runs/tiny/static/losses.csv").read_text().startswith("epoch,train_loss,val_loss\n")
+
+
+def test_one_cycle_rises_to_its_rate_and_ends_near_nothing(study, monkeypatch):
+    rates = []
+    step = train.Learner._step
+
+    def watched(learner, window, state):
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        return step(learner, window, state)
+
+    monkeypatch.setattr(train.Learner, "_step", watched)
+    cycle = study("static", schedule="one-cycle", epochs=12, batch=1, learning_rate=1e-3)
+    train.tune(_elsewhere(cycle), "static")
+    top = int(np.argmax(rates))
+    assert len(rates) == 36
+    assert rates[0] == pytest.approx(1e-3 / 25) and max(rates) == pytest.approx(1e-3, rel=0.05)
+    assert all(np.diff(rates[: top + 1]) > 0) and all(np.diff(rates[top:]) < 0)
+    assert 0 < top < 10 and rates[-1] < 1e-3 / 100
+
+
+def _elsewhere(study):
+    """The same study under another name, so that the shared static network stays."""
+    return study.model_copy(update={"profile": "other"})
+
+
+def test_the_average_follows_the_weights_and_is_what_is_written(study, monkeypatch):
+    followed = []
+    follow = train.Learner._follow
+
+    def watched(learner):
+        slow = learner.average.layers[0].weight.clone()
+        follow(learner)
+        now = learner.average.layers[0].weight
+        decay = min(0.5, (1 + learner.steps) / (10 + learner.steps))
+        expected = decay * slow + (1 - decay) * learner.model.layers[0].weight
+        torch.testing.assert_close(now, expected.detach())
+        followed.append(learner)
+
+    monkeypatch.setattr(train.Learner, "_follow", watched)
+    path = train.tune(
+        _elsewhere(study("static", average=0.5, batch=1, learning_rate=0.01)), "static"
+    )
+    assert len(followed) == 3
+    learner, written = followed[-1], load_file(path)
+    assert torch.equal(written["layers.0.weight"], learner.average.layers[0].weight)
+    assert not torch.equal(written["layers.0.weight"], learner.model.layers[0].weight)
+
+
+# ---------------------------------------------------------------------- windows and state
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Every window that was trained on, and the state before it."""
+    seen = []
+    step = train.Learner._step
+
+    def watched(learner, window, state):
+        seen.append((window, state))
+        return step(learner, window, state)
+
+    monkeypatch.setattr(train.Learner, "_step", watched)
+    return seen
+
+
+def test_the_state_is_carried_without_its_history_and_new_at_each_clip(study, steps):
+    train.finetune(study(batch=1), "ema30")
+    assert [window.fresh for window, _ in steps] == [True, False, True, False]
+    for window, state in steps:
+        assert (state is None) == window.fresh
+        if state is not None:
+            assert state.frame == 2 and not state.memories[30].requires_grad
+
+
+def test_the_first_epochs_run_at_half_the_size(study, steps):
+    settings = study("static", half_epochs=1, epochs=2)
+    model = settings.model.model_copy(update={"size": [32, 64]})
+    train.tune(_elsewhere(settings.model_copy(update={"model": model})), "static")
+    assert [window.frames.shape[2:4] for window, _ in steps] == [(16, 32), (32, 64)]
+
+
+def test_half_the_size_must_be_one_too(refused):
+    def half(given):
+        given["profiles"]["tiny"]["tune"]["static"]["half_epochs"] = 1
+
+    told = refused("tune", "static", change=half)
+    assert "tune.static.half_epochs needs sides in 32s, not [32, 48]" in told
+
+
+def test_a_frozen_network_does_not_thaw(refused):
+    def thaw(given):
+        given["placements"]["videosalgan"]["thaw"] = True
+
+    assert "`thaw` belongs to static: tuned, not to frozen" in refused(
+        "finetune", "videosalgan", change=thaw
+    )
+
+
+def test_the_generators_cycle_ends_with_its_own_half_of_the_steps(study, monkeypatch):
+    rates = []
+    step = train.Learner._step
+
+    def watched(learner, window, state):
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        return step(learner, window, state)
+
+    monkeypatch.setattr(train.Learner, "_step", watched)
+    train.tune(study("port", schedule="one-cycle", epochs=12, batch=1), "port")
+    assert max(rates) == pytest.approx(1e-3, rel=0.05) and rates[-1] < 1e-3 / 50
+
+
+def test_generator_and_judge_are_updated_in_turns(study, monkeypatch):
+    turns = []
+    step = train.Learner._step
+
+    def watched(learner, window, state):
+        judge = learner.adversary.judge
+        before = [[p.clone() for p in m.parameters()] for m in (learner.model, judge)]
+        step(learner, window, state)
+        after = [list(m.parameters()) for m in (learner.model, judge)]
+        moved = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True))
+                 for pair in zip(before, after, strict=True)]  # fmt: skip
+        turns.append(["generator", "judge"][moved.index(True)] if sum(moved) == 1 else moved)
+        return float(0), None
+
+    monkeypatch.setattr(train.Learner, "_step", watched)
+    train.tune(study("port", batch=1, epochs=2), "port")
+    assert turns == ["generator", "judge"] * 3
+
+
+def test_only_the_adversarial_run_has_a_judge(study, epochs):
+    train.tune(study(), "port")
+    assert isinstance(epochs.learner.adversary, Adversary)
+    train.finetune(study(), "static-video")
+    assert epochs.learner.adversary is None
+
+
+# ---------------------------------------------------------------------- where it starts
+
+
+def described(path):
+    return weights.read(Path(path)).card
+
+
+def test_training_goes_on_from_another_file_on_one_set_after_the_other(study, place):
+    settings = study(learning_rate=NO_STEP)
+    first = shutil.copy(train.finetune(study(), "ema30"), "dhf1k.safetensors")
+    assert set(described(first).seen) == {"SALICON", "DHF1K"}
+    second = train.finetune(settings, "ema30", init=first, dataset="Hollywood-2")
+    second = shutil.copy(second, "hollywood.safetensors")
+    third = train.finetune(settings, "ema30", init=second, dataset="UCF-sports")
+    seen = described(third).seen
+    assert set(seen) == {"SALICON", "DHF1K", "Hollywood-2", "UCF-sports"}
+    for name, clips in seen.items():
+        there = {clip.name for clip in datasets.load(place / "data", name, "train")}
+        assert set(clips) == there
+    origin, end = tensors(Path(first)), tensors("ema30")
+    apart = {name: (origin[name] - end[name]).abs().max() for name in origin}
+    assert max(apart.values()) < 1e-5
+    assert changed(tensors("static"), end) == CONVOLUTIONS
+
+
+def test_another_placement_takes_the_layers_over_and_makes_its_own_memory(study):
+    init = Path(shutil.copy(train.finetune(study(), "ema30"), "ema30.safetensors"))
+    train.finetune(study(learning_rate=NO_STEP), "clstm30", init=init)
+    taken = tensors("clstm30")
+    for layer in CONVOLUTIONS:
+        name = f"layers.{layer}.weight"
+        torch.testing.assert_close(taken[name], tensors(init)[name], atol=1e-5, rtol=0)
+    assert "memories.30.alpha_logit" not in taken and "memories.29.gates.weight" in taken
+
+
+def test_the_same_placement_keeps_what_it_had_made_anew(study):
+    init = Path(shutil.copy(train.finetune(study(), "clstm56"), "clstm56.safetensors"))
+    train.finetune(study(learning_rate=NO_STEP), "clstm56", init=init)
+    for name, tensor in tensors(init).items():
+        torch.testing.assert_close(tensors("clstm56")[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_an_alpha_is_the_placements_own_unless_the_same_one_goes_on(study):
+    init = Path(shutil.copy(train.finetune(study(), "ema30"), "alpha.safetensors"))
+    other = study("ema30", alpha=0.5, learning_rate=NO_STEP)
+    model = weights.read(train.finetune(other, "ema30", init=init))
+    assert model.placement.alpha == 0.5 and model.alphas() == {"30": pytest.approx(0.5)}
+    learned = study()
+    init = Path(shutil.copy(train.finetune(learned, "ema30-learned"), "learned.safetensors"))
+    origin = weights.read(init).alphas()["30"]
+    assert origin != pytest.approx(learned.placements["ema30-learned"].alpha, abs=1e-4)
+    still = study(alpha_learning_rate=NO_STEP)
+    again = weights.read(train.finetune(still, "ema30-learned", init=init))
+    assert again.alphas()["30"] == pytest.approx(origin, abs=1e-6)
+
+
+def test_tuning_goes_on_from_a_file_with_its_decoder_alone_and_what_it_saw(study, epochs):
+    init = Path("runs/tiny/static-video/weights.safetensors")
+    train.finetune(study(), "static-video")
+    path = train.tune(study("port", init=str(init), train="decoder", loss="bce"), "port")
+    assert changed(tensors("static-video"), tensors("port")) == [
+        layer for layer in CONVOLUTIONS if layer >= 30
+    ]
+    assert set(described(path).seen) == {"SALICON", "DHF1K"}
+    keys = {epochs.learner.job.key()}
+    epochs.learner.job.start_from(Path("runs/tiny/static/weights.safetensors"))
+    assert epochs.learner.job.key() not in keys
+
+
+def test_tuning_goes_on_at_another_size(place, monkeypatch):
+    monkeypatch.chdir(place)
+    given = raw("data")
+    tiny = given["profiles"]["tiny"]
+    tiny["model"]["size"] = [48, 64]
+    tiny["tune"]["port"] |= {"init": "runs/tiny/static/weights.safetensors", "loss": "bce"}
+    path = train.tune(params.from_dict(given), "port")
+    model = weights.read(path)
+    assert model.config.size == [48, 64]
+    assert model.predict(np.zeros((1, 50, 70, 3), np.uint8), size="model").shape == (1, 48, 64)
+
+
+def test_a_file_that_does_not_fit_gets_one_line(refused, study):
+    train.finetune(study(), "ema30")
+    init = "runs/tiny/ema30/weights.safetensors"
+
+    def larger(given):
+        given["profiles"]["tiny"]["model"]["size"] = [64, 96]
+
+    told = refused("finetune", "ema61", "--init", init, change=larger)
+    assert "is for [32, 48], profile tiny trains at [64, 96]" in told
+
+    def placed(given):
+        given["profiles"]["tiny"]["tune"]["port"]["init"] = init
+
+    assert "holds a memory, tune.port is static" in refused("tune", "port", change=placed)
+
+
+def test_a_file_to_start_from_is_part_of_what_determines_a_run(study):
+    clips = datasets.load(study().root, "DHF1K", "train")
+    keys = set()
+    for start, seen in (("", {}), ("ab12", {}), ("", {"DHF1K": ["0003"]})):
+        job = train.Job(study(), "ema30", study().finetune, clips, [])
+        job.start, job.seen = start, seen
+        keys.add(job.key())
+    assert len(keys) == 3
+
+
+@pytest.fixture
+def refused(study, capsys):
+    """A command that must end with status 2 and one line."""
+
+    def command(*words, status=2, change=lambda given: None):
+        given = raw("data")
+        change(given)
+        Path("tiny.yaml").write_text(yaml.safe_dump(given))
+        capsys.readouterr()
+        assert main(["--params", "tiny.yaml", *words]) == status
+        lines = [line for line in capsys.readouterr().err.splitlines() if "%|" not in line]
+        assert len(lines) == 1 and lines[0].startswith("salema: error: "), lines
+        return lines[0]
+
+    study()
+    return command
+
+
+def test_misspelt_runs_and_sets_and_missing_files_get_one_line(refused):
+    assert "unknown run of tune 'statik' (did you mean static?)" in refused("tune", "statik")
+    assert "unknown placement 'ema31'" in refused("finetune", "ema31")
+    assert "unknown data set 'DHF2K'" in refused("finetune", "ema30", "--dataset", "DHF2K")
+    assert "none.safetensors" in refused("finetune", "ema30", "--init", "none.safetensors")
+    assert "no data set HEVC33" in refused("finetune", "ema30", "--dataset", "HEVC33")
+    told = refused("tune", "static", change=lambda given: given.update(profile="sampel"))
+    assert "unknown profile 'sampel'" in told
+
+
+def test_a_fine_tuning_without_the_static_network_says_which_file_is_missing(refused, tmp_path):
+    def move(given):
+        given["profiles"]["new"] = given["profiles"]["tiny"]
+        given["profile"] = "new"
+
+    assert "runs/new/static/weights.safetensors" in refused("finetune", "ema30", change=move)
+    assert not Path("runs/new").exists()
+
+
+# ---------------------------------------------------------------------- how it ends
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_line_and_leaves_nothing(refused):
+    def wild(given):
+        given["finetune"]["loss"] = "metrics"
+        given["profiles"]["tiny"]["finetune"].update(learning_rate=1e30, epochs=3)
+
+    shutil.rmtree("runs/tiny/ema61", ignore_errors=True)
+    told = refused("finetune", "ema61", change=wild)
+    assert "the loss of ema61 is not finite (lower learning_rate)" in told
+    assert not Path("runs/tiny/ema61").exists()
+
+
+def test_maps_that_are_not_numbers_end_in_the_same_line_before_the_bce_stumbles(refused):
+    def wild(given):
+        given["profiles"]["tiny"]["finetune"].update(learning_rate=1e30, epochs=3)
+
+    told = refused("finetune", "ema54", change=wild)
+    assert "the loss of ema54 is not finite (lower learning_rate)" in told
+    assert not Path("runs/tiny/ema54").exists()
+
+
+def test_a_shorter_training_never_takes_a_longer_ones_weights(study):
+    short = train.finetune(study(epochs=1), "ema61").read_bytes()
+    train.finetune(study(epochs=3), "ema61")
+    path = train.finetune(study(epochs=1), "ema61")
+    assert path.read_bytes() == short
+    assert len(path.with_name("losses.csv").read_text().splitlines()) == 2
+
+
+def test_the_card_says_what_made_the_weights(study):
+    path = train.finetune(study(), "ema61")
+    card = described(path)
+    assert card.run == "ema61" and card.params["profile"] == "tiny"
+    assert card.params["placement"]["after"] == [61]
+    assert card.metrics["epoch"] == 1 and np.isfinite(card.metrics["val_loss"])
+    assert set(card.seen) == {"SALICON", "DHF1K"} and card.seen["DHF1K"] == ["0001", "0002"]
+    json.dumps(card.metrics, allow_nan=False)
+    assert weights.read(path).config == Model(size=[32, 48], width=0.125, std=64.0)
+
+
+def test_the_models_own_placements_are_those_of_the_study():
+    study = params.from_dict(STUDY)
+    for name, placement in PLACEMENTS.items():
+        if name not in ("static", "videosalgan"):
+            assert study.placements[name] == placement, name
+    assert PLACEMENTS["static"] == Placement(recurrence="none") == study.placements["static-video"]
+
+
+def test_images_have_no_alpha_group():
+    model = weights.build("static", width=0.125)
+    settings = Tune(epochs=1, batch=1, learning_rate=1e-3)
+    assert len(train._optimizer(model, settings).param_groups) == 1
