@@ -25,6 +25,21 @@ IMAGES |= {".jp2", ".pgm", ".ppm", ".pbm", ".pnm"}
 FALLBACK_FPS = 25.0  # of a video or a camera that does not tell
 
 
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB.
+        name: The stem of its file; `00001`, `00002`, ... in a video.
+        time: Seconds since the start of the source; None for pictures.
+    """
+
+    image: np.ndarray
+    name: str
+    time: float | None = None
+
+
 @dataclass
 class Frames:
     """One source of frames; iterating gives uint8 (H, W, 3) RGB, all of one size.
