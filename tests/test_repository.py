@@ -16,55 +16,85 @@ import salema
 from salema.__main__ import _parser
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "salema/model/README.md",
+                    "reports/*/README.md")
+    for path in sorted(ROOT.glob(pattern))
+}  # fmt: skip
+README = PAGES["README.md"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-TARGETS = ("study", "test", "lint", "bench", "lab")
+TARGETS = ("study", "test", "lint", "bench", "lab", "starter")
 
 
-# ---------------------------------------------------------------------- README
+# ---------------------------------------------------------------------- README and docs
 
 
 def tree():
-    """Path -> what the README says of it, from the block below `What lies where`."""
-    block = README.split("## What lies where")[1].split("```")[1]
+    """Path -> what the README says of it, from the block below `The tree`."""
+    block = README.split("## The tree")[1].split("```")[1]
     rows = (re.match(r"(\S+)\s+(.*)", line) for line in block.strip().splitlines())
     return {row[1]: row[2] for row in rows}
 
 
 def named():
-    """Paths of this repository that the README names in its tree, its links, its text."""
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
-    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    quoted = re.findall(r"`([\w./-]+)`", text)
-    top = {path.name for path in ROOT.iterdir()} - {"runs"}
-    own = [name for name in quoted if "." in name.strip("./") or "/" in name]
-    own = [name for name in own if name.split("/")[0] in top]
-    return sorted({*tree(), *own, *(link for link in links if "//" not in link)})
+    """(page, path) of every path of this repository that a page links to or quotes."""
+    top = {path.name for path in ROOT.iterdir()} - {"runs", ".salema"}
+    for page, text in PAGES.items():
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)", text)
+        for link in (link for link in links if "//" not in link):
+            yield page, (Path(page).parent / link).as_posix()
+        quoted = re.findall(r"`([\w./-]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        for name in (name for name in quoted if "." in name.strip("./") or "/" in name):
+            if name.split("/")[0] in top and name != "reports/local":
+                yield page, name
 
 
 def test_the_readme_names_enough_paths_to_find_ones_way():
-    assert {"salema/", "params.yaml", "dvc.yaml", "notebooks/", "tests/"} <= set(named())
+    assert {"salema/", "params.yaml", "dvc.yaml", "notebooks/", "docs/", "tests/"} <= set(tree())
+    linked = {path for page, path in named() if page == "README.md"}
+    assert {page for page in PAGES if re.match(r"docs/\w+\.md", page)} <= linked
 
 
-@pytest.mark.parametrize("path", named())
-def test_every_path_that_the_readme_names_exists(path):
+@pytest.mark.parametrize(("page", "path"), sorted({*named(), *(("README.md", p) for p in tree())}))
+def test_every_path_that_a_page_names_exists(page, path):
     assert (ROOT / path).exists()
     assert (ROOT / path).is_dir() or not path.endswith("/")
 
 
-def test_every_folder_that_git_tracks_stands_in_the_readmes_tree():
+def test_every_folder_that_git_tracks_is_in_the_readmes_tree():
     folders = {path.split("/")[0] for path in tracked() if "/" in path and path[0] != "."}
     assert folders - {"data"} <= {path.rstrip("/") for path in tree()}
 
 
-def test_every_command_that_the_readme_shows_is_one():
+def test_the_readmes_tree_has_the_packages_in_reading_order():
+    packages = re.findall(r"^ {4}(\w+) {2,}", salema.__doc__, flags=re.MULTILINE)
+    listed = [re.fullmatch(r"salema/(\w+)(?:/|\.py)", path) for path in tree()]
+    assert [match[1] for match in listed if match] == packages
+
+
+def test_every_command_and_option_that_a_page_shows_is_one():
     (commands,) = [a.choices for a in _parser()._actions if isinstance(a.choices, dict)]
-    shown = set(re.findall(r"(?:^|`)salema ([a-z]+)", README, flags=re.MULTILINE))
-    assert {"predict", "evaluate", "convert", "index"} <= shown <= set(commands)
-    makes = set(re.findall(r"\bmake ([a-z]+)\b", re.sub(r"git and make,[^.]*", "", README)))
+    text = "\n".join(PAGES.values())
+    shown = set(re.findall(r"(?:^ *|`|&& )salema ([a-z]+)", text, flags=re.MULTILINE))
+    assert {"predict", "evaluate", "convert", "index", "view", "doctor"} <= shown <= set(commands)
+    known = {word for parser in commands.values() for word in parser._option_string_actions}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known
+    makes = set(re.findall(r"(?:^|`|&& |DATA=\S+ )make ([a-z]+)", text, flags=re.MULTILINE))
     assert {"study", "test"} <= makes <= set(TARGETS)
+
+
+def test_every_picture_of_the_docs_is_small_and_has_its_licence_with_it():
+    table = PAGES["docs/figures/README.md"]
+    pictures = [
+        path for path in (ROOT / "docs/figures").iterdir() if path.suffix in (".jpg", ".png")
+    ]
+    assert pictures
+    for picture in pictures:
+        (row,) = (line for line in table.splitlines() if f"`{picture.name}`" in line)
+        assert "CC BY" in row and picture.stat().st_size <= 300_000
 
 
 # ---------------------------------------------------------------------- make

@@ -7,6 +7,7 @@ runs over the whole clip up to the last moment that is shown.
 """
 
 import argparse
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def main() -> None:
     print(parsed.out)
 
 
-def frames(path: Path):
+def frames(path: Path) -> Iterator[np.ndarray]:
     """uint8 (H, W, 3) RGB frames of a video, WIDTH pixels wide."""
     video = cv2.VideoCapture(str(path))
     while (read := video.read())[0]:

@@ -34,7 +34,7 @@ def clip(count=6, size=SIZE, seed=0):
 
 
 def run(session, frames):
-    """What README's ten lines do: zeros at the start, then what came out last."""
+    """What the ten lines of docs/use.md do: zeros at the start, then what came out last."""
     kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
     inputs = session.get_inputs()[1:]
     state = {value.name: np.zeros(value.shape, kinds[value.type]) for value in inputs}
