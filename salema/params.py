@@ -217,7 +217,7 @@ class Params(Block):
         if not root:
             sets = ", ".join(dict.fromkeys([*self.data.tune, *self.data.finetune]))
             needs = f"profile {self.profile} needs {sets}"
-            raise SalemaError(f"{needs} (set data.root or SALEMA_DATA to their folder)")
+            raise SalemaError(f"{needs}, but no folder is named (set data.root or SALEMA_DATA)")
         return Path(root)
 
     def run_folder(self, run: str) -> Path:
