@@ -4,11 +4,17 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from salema.files import SalemaError
 
+if TYPE_CHECKING:
+    from salema.params import Params
+
 EPILOG = "Bad input ends with status 2 and one line; work that ended early with status 1."
+Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,170 +22,169 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
     parsed = _parser().parse_args(arguments)
     try:
-        return parsed.command(parsed) or 0
+        return parsed.command(parsed)
     except SalemaError as error:
         print(f"salema: error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
-        print("\nsalema: stopped; the same command goes on from what is done", file=sys.stderr)
+        print("\nsalema: stopped; run the same command again to resume", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe went away: nothing to tell it
+    except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
+# ---------------------------------------------------------------------- the options
+
+
+def _chunk(text: str) -> int:
+    if (chunk := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {chunk}")
+    return chunk
+
+
+def _opacity(text: str) -> float:
+    if not 0 <= (opacity := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], not {opacity}")
+    return opacity
+
+
+MODEL = ("--weights", "--sha256", "--placement", "--alpha", "--device", "--precision", "--chunk")
+MAPS = ("--out", "--format", "--overwrite")
+LOOKS = ("--colormap", "--opacity", "--shot-reset")
+WHERE = ("--root", "--split", "--videos")
+SOURCES = ("sources", *MODEL, *MAPS, "--overlay", "--view", "--size", *LOOKS)
+SCORING = ("--protocol", "--every", "--paired", "maps --weights", "--allow-seen", "--csv")
+SCORES = ("predictions", "--dataset", *WHERE, *SCORING)
+PAGE = ("source", "page --out", "--overwrite", *LOOKS, *MODEL)
+FLAG = {"action": "store_true"}
+PATH = {"type": Path}
+# What argparse gets of each option; the last word is its name. Others are plain arguments.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--alpha": {"type": float, "help": "for their EMA files: weight of a new frame"},
+    "--allow-seen": FLAG | {"help": "score training clips, marked"},
+    "--check": FLAG | {"help": "print a table; 1: the study would fail"},
+    "--chunk": {"type": _chunk, "default": 16, "help": "frames at once; same maps for any"},
+    "--colormap": {"default": "turbo"},
+    "--csv": PATH | {"help": "write the scores clip by clip"},
+    "--dataset": {"help": "DHF1K, Hollywood-2, UCF-sports, HEVC33, other, ..."},
+    "--device": {"default": "auto"},
+    "--every": {"type": int, "default": 1, "help": "score each n-th frame"},
+    "finetune --dataset": {"help": "clips to train on, instead of data.finetune"},
+    "folder": PATH,
+    "--format": {
+        "choices": ["png", "gray", "npy"],
+        "default": "png",
+        "help": "pictures, one lossless video, or one array (default: png)",
+    },
+    "--half": FLAG | {"help": "store fp16, half the size"},
+    "index --root": PATH | {"help": "instead of data.root and $SALEMA_DATA"},
+    "--init": PATH | {"help": "weights to start from, instead of static's"},
+    "--local": FLAG | {"help": "into reports/local, with frames that git must not see"},
+    "maps --weights": PATH | {"help": "the weights of the maps; their training clips are refused"},
+    "--opacity": {"type": _opacity, "default": 0.7, "help": "in [0, 1] (default: 0.7)"},
+    "--out": PATH | {"help": "folder for the maps (default: saliency)"},
+    "--overlay": PATH | {"help": "an .mp4 of the video with its maps"},
+    "--overwrite": FLAG | {"help": "replace what exists"},
+    "page --out": PATH | {"help": "the page (default: <name>.html)"},
+    "--paired": PATH | {"help": "other maps, or a table clip by clip"},
+    "--placement": {"help": "for the authors' files: static, ema30, clstm30, ..."},
+    "--precision": {"choices": ["auto", "fp32", "bf16"], "default": "auto"},
+    "predictions": PATH | {"nargs": "?", "help": "a folder of maps"},
+    "--protocol": {"default": "exact", "help": "exact | dhf1k | salema2019 | hevc33-peer"},
+    "--root": PATH | {"help": "folder that holds the data set's folder"},
+    "--run": {"help": "of the study, see params.yaml"},
+    "--seed": {"type": int, "default": 0},
+    "--sha256": {"help": "the hash that the weights file must have"},
+    "--shot-reset": FLAG | {"help": "forget at every cut"},
+    "--size": {"choices": ["source", "model"], "default": "source"},
+    "sources": {"nargs": "*", "metavar": "SOURCE", "help": "file, folder or camera:0"},
+    "--split": {"choices": ["train", "val", "test"]},
+    "--submission": PATH | {"help": "a .zip for DHF1K's server"},
+    "--videos": {"help": "numbers, both ends included: 601-700"},
+    "--view": PATH | {"help": "one .html page to look at"},
+    "--weights": PATH | {"help": "ours or the authors' (default: starter)"},
+}
+
+
 class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
+    """Reports an error in one line. An option may select a mode, which has its own options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.name = self.prog
+        self.modes: dict[str, _Parser] = {}
+
+    def takes(self, command: Command, *options: str) -> "_Parser":
+        """Let this parser run `command` with some of `OPTIONS`."""
+        self.set_defaults(command=command)
+        for option in options:
+            self.add_argument(option.split()[-1], **OPTIONS.get(option, {}))
+        return self
+
+    def mode(self, option: str, command: Command, *options: str) -> None:
+        """Where `option` is given, the parser of `command` takes over."""
+        self.modes[option] = parser = _Parser(prog=self.prog, description=f"With {option}:")
+        parser.takes(command, option, *options).name = option
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for option, parser in self.modes.items():
+            if any(word.split("=")[0] == option for word in args):
+                return parser.parse_known_args(args, namespace)
+        parsed, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"{self.name} takes no {' '.join(rest)}")
+        return parsed, rest
+
+    def format_help(self) -> str:
+        return "\n".join([super().format_help(), *(m.format_help() for m in self.modes.values())])
+
+    def error(self, message: str) -> NoReturn:
         print(f"salema: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(prog="salema", description="Video saliency with a memory.", epilog=EPILOG)
-    parser.add_argument("--params", default="params.yaml", help="the study's parameters")
+    parser.add_argument("--params", default="params.yaml", help="the parameters of the study")
+    parser.add_argument("--profile", help="a profile of them (default: the one they name)")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, function: object, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
-        added.set_defaults(command=function, parser=added)
-        return added
+    def command(name: str, function: Command, text: str, *options: str) -> _Parser:
+        return commands.add_parser(name, help=text, description=text).takes(function, *options)
 
-    _for_everybody(command)
-    _for_the_study(command)
+    predict = command("predict", _predict, "maps of videos, pictures, a camera, ...", *SOURCES)
+    predict.mode("--dataset", _predict_dataset, *WHERE, *MODEL, *MAPS, "--submission")
+    predict.mode("--run", _predict_run)
+    evaluate = command("evaluate", _evaluate, "score anybody's maps", *SCORES)
+    evaluate.mode("--run", _evaluate_run, "--allow-seen")
+    command("view", _view, "one self-contained HTML page for a video", *PAGE)
+    files = ("old", "new", "--half", "--placement", "--alpha")
+    command("convert", _convert, "an authors' checkpoint as a weights file of ours", *files)
+    command("export", _export, "one step of the network as ONNX", "out", *MODEL[:4])
+    command("doctor", _doctor, "what this machine has and what to fix")
+    command("sample", _sample, "write small synthetic data sets", "folder", "--seed")
+    command("index", _index, "what is under data.root -> the manifest", "--check", "index --root")
+    command("tune", _tune, "train a static network on images", "run")
+    start = ("run", "--init", "finetune --dataset")
+    command("finetune", _finetune, "train a placement on clips", *start)
+    command("protocols", _protocols, "a run of the study by every protocol", "run")
+    command("report", _report, "a notebook, executed into reports/", "notebook", "--local")
     return parser
 
 
-def _for_everybody(command: object) -> None:
-    predict = command("predict", _predict, "maps of videos, folders, images, a camera, a data set")
-    predict.add_argument("sources", nargs="*", metavar="SOURCE", help="file, folder or camera:0")
-    _weights(predict)
-    predict.add_argument("--out", type=Path, help="folder for the maps (default: saliency)")
-    predict.add_argument(
-        "--format",
-        choices=["png", "gray", "npy"],
-        default="png",
-        help="pictures, one lossless video, or one array (default: png)",
-    )
-    predict.add_argument("--overlay", type=Path, help="an .mp4 of the video with its maps")
-    predict.add_argument("--view", type=Path, help="one .html page to look at")
-    predict.add_argument("--size", choices=["source", "model"], default="source")
-    _looks(predict)
-    _where(predict)
-    predict.add_argument("--run", help="of the study: its weights on its data (see params.yaml)")
-    predict.add_argument("--submission", type=Path, help="with --dataset: a .zip for the server")
-
-    evaluate = command("evaluate", _evaluate, "score anybody's maps, or a run of the study")
-    evaluate.add_argument("predictions", nargs="?", type=Path, help="a folder of maps")
-    _where(evaluate)
-    evaluate.add_argument(
-        "--protocol", default="exact", help="exact | dhf1k | salema2019 | hevc33-peer"
-    )
-    evaluate.add_argument("--every", type=int, default=1, help="score each n-th frame")
-    evaluate.add_argument("--paired", type=Path, help="other maps, or a table clip by clip")
-    evaluate.add_argument("--weights", type=Path, help="what made the maps: its clips are refused")
-    evaluate.add_argument("--allow-seen", action="store_true", help="score training clips, marked")
-    evaluate.add_argument("--csv", type=Path, help="write the scores clip by clip")
-    evaluate.add_argument("--run", help="of the study (see params.yaml)")
-
-    view = command("view", _view, "one self-contained HTML page for a video")
-    view.add_argument("source")
-    view.add_argument("--out", type=Path, help="the page (default: <name>.html)")
-    _looks(view)
-    _weights(view)
-
-    convert = command("convert", _convert, "an authors' checkpoint as a weights file of ours")
-    convert.add_argument("old", type=Path)
-    convert.add_argument("new", type=Path)
-    convert.add_argument("--half", action="store_true", help="store fp16, half the size")
-    _placed(convert)
-
-    export = command("export", _export, "one step of the network as ONNX")
-    export.add_argument("out", type=Path)
-    _file(export)
-
-    command("doctor", _doctor, "what this machine has, and what to mend")
+# ---------------------------------------------------------------------- the commands
 
 
-def _for_the_study(command: object) -> None:
-    sample = command("sample", _sample, "write small synthetic data sets in the official layouts")
-    sample.add_argument("folder", type=Path)
-    sample.add_argument("--seed", type=int, default=0)
+def _study(parsed: argparse.Namespace) -> "Params":
+    from salema import params
 
-    index = command("index", _index, "what lies under data.root -> the manifest")
-    index.add_argument("--check", action="store_true", help="print a table; 1: it would stumble")
-    index.add_argument("--root", type=Path, help="instead of data.root and $SALEMA_DATA")
-
-    tune = command("tune", _tune, "train a static network on images")
-    tune.add_argument("run")
-    finetune = command("finetune", _finetune, "train a placement on clips")
-    finetune.add_argument("run")
-    finetune.add_argument("--init", type=Path, help="weights to start from, instead of static's")
-    finetune.add_argument("--dataset", help="clips to train on, instead of data.finetune")
-    protocols = command("protocols", _protocols, "a run of the study by every protocol")
-    protocols.add_argument("run")
-    report = command("report", _report, "execute a notebook into reports/<profile>/")
-    report.add_argument("notebook")
-    report.add_argument(
-        "--local", action="store_true", help="into reports/local, with frames that git must not see"
-    )
-
-
-def _looks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--colormap", default="turbo")
-    parser.add_argument("--opacity", type=float, default=0.7)
-    parser.add_argument("--shot-reset", action="store_true", help="forget at every cut")
-    parser.add_argument("--overwrite", action="store_true", help="make anew what exists")
-
-
-def _file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, help="ours or the authors' (default: starter)")
-    parser.add_argument("--sha256", help="what the weights file must hash to")
-    _placed(parser)
-
-
-def _weights(parser: argparse.ArgumentParser) -> None:
-    _file(parser)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
-    parser.add_argument("--chunk", type=int, default=16, help="frames at once; same maps for any")
-
-
-def _placed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--placement", help="for the authors' files: static, ema30, clstm30, ...")
-    parser.add_argument("--alpha", type=float, help="for their EMA files: weight of a new frame")
-
-
-def _where(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset", help="DHF1K, Hollywood-2, UCF-sports, HEVC33, other, ...")
-    parser.add_argument("--root", type=Path, help="folder that holds the data set's folder")
-    parser.add_argument("--split", choices=["train", "val", "test"])
-    parser.add_argument("--videos", help="numbers, both ends included: 601-700")
-
-
-# ---------------------------------------------------------------------- what they do
-
-
-MODEL = ("weights", "sha256", "placement", "alpha", "device", "precision", "chunk")
-WHERE = ("dataset", "root", "split", "videos")
-
-
-def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
-    """Raises SalemaError for an option that would mean nothing beside `mode`."""
-    for name, value in vars(parsed).items():
-        free = (*allowed, mode.lstrip("-"), "command", "parser", "params")
-        if name not in free and value and value != parsed.parser.get_default(name):
-            given = {"sources": "SOURCE", "predictions": "folder"}.get(name)
-            given = given or "--" + name.replace("_", "-")
-            raise SalemaError(f"{mode} takes no {given} (leave one of the two out)")
+    return params.read(parsed.params, parsed.profile)
 
 
 def _model(parsed: argparse.Namespace) -> object:
     from salema.model import weights
 
-    if parsed.chunk < 1:
-        raise SalemaError(f"--chunk must be at least 1, not {parsed.chunk} (16 is a good one)")
-    if not 0 <= getattr(parsed, "opacity", 0) <= 1:
-        raise SalemaError(f"--opacity must be in [0, 1], not {parsed.opacity} (0.7 is a good one)")
     model = weights.load(parsed.weights, parsed.device, parsed.precision, parsed.placement,
                          parsed.alpha, parsed.sha256)  # fmt: skip
     model.chunk = parsed.chunk
@@ -203,21 +208,18 @@ def _dataset(parsed: argparse.Namespace, ground_truth: bool) -> list:
     return datasets.load(_root(parsed), parsed.dataset, parsed.split, videos, ground_truth)
 
 
-def _predict(parsed: argparse.Namespace) -> int:
-    from salema import params
+def _predict_run(parsed: argparse.Namespace) -> int:
     from salema.predict import sources as predict
 
-    if parsed.run:
-        _alone(parsed, "--run")
-        print(predict.predict_run(params.read(parsed.params), parsed.run))
-        return 0
-    if parsed.dataset:
-        _alone(parsed, "--dataset", *MODEL, *WHERE, "out", "format", "overwrite", "submission")
-        return _predict_dataset(parsed)
+    print(predict.predict_run(_study(parsed), parsed.run))
+    return 0
+
+
+def _predict(parsed: argparse.Namespace) -> int:
+    from salema.predict import sources as predict
+
     if not parsed.sources:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
-    _alone(parsed, "SOURCE", *MODEL, "sources", "out", "format", "overlay", "view", "size",
-           "colormap", "opacity", "shot_reset", "overwrite")  # fmt: skip
     folder = parsed.out
     if folder is None and not (parsed.overlay or parsed.view):
         folder = Path("saliency")
@@ -269,15 +271,17 @@ def _predict_dataset(parsed: argparse.Namespace) -> int:
     return status
 
 
-def _evaluate(parsed: argparse.Namespace) -> int:
-    from salema import data as datasets
-    from salema import params
+def _evaluate_run(parsed: argparse.Namespace) -> int:
     from salema.score import evaluate
 
-    if parsed.run:
-        _alone(parsed, "--run", "allow_seen")
-        evaluate.evaluate_run(params.read(parsed.params), parsed.run, parsed.allow_seen)
-        return 0
+    evaluate.evaluate_run(_study(parsed), parsed.run, parsed.allow_seen)
+    return 0
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from salema import data as datasets
+    from salema.score import evaluate
+
     if not (parsed.predictions and parsed.dataset):
         raise SalemaError("evaluate what? (name a folder of maps and --dataset)")
     clips = _dataset(parsed, ground_truth=True)
@@ -327,10 +331,9 @@ def _sample(parsed: argparse.Namespace) -> int:
 
 
 def _index(parsed: argparse.Namespace) -> int:
-    from salema import params
     from salema.data import index
 
-    settings = params.read(parsed.params)
+    settings = _study(parsed)
     root = parsed.root or settings.root
     if parsed.check:
         return index.check(root, settings)
@@ -339,34 +342,30 @@ def _index(parsed: argparse.Namespace) -> int:
 
 
 def _tune(parsed: argparse.Namespace) -> int:
-    from salema import params
-    from salema.train import loop as train
+    from salema.train import loop
 
-    print(train.tune(params.read(parsed.params), parsed.run))
+    print(loop.tune(_study(parsed), parsed.run))
     return 0
 
 
 def _finetune(parsed: argparse.Namespace) -> int:
-    from salema import params
-    from salema.train import loop as train
+    from salema.train import loop
 
-    settings = params.read(parsed.params)
-    print(train.finetune(settings, parsed.run, parsed.init, parsed.dataset))
+    print(loop.finetune(_study(parsed), parsed.run, parsed.init, parsed.dataset))
     return 0
 
 
 def _protocols(parsed: argparse.Namespace) -> int:
-    from salema import params
     from salema.score import evaluate
 
-    print(evaluate.compare_protocols(params.read(parsed.params), parsed.run))
+    print(evaluate.compare_protocols(_study(parsed), parsed.run))
     return 0
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from salema import params, report
+    from salema import report
 
-    print(report.execute(parsed.notebook, params.read(parsed.params), parsed.local))
+    print(report.execute(parsed.notebook, _study(parsed), parsed.local))
     return 0
 
 

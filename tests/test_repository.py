@@ -106,6 +106,20 @@ def test_make_has_the_target_says_what_it_does_and_installs_what_it_needs(target
     assert target in re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_help_lists_every_target():
+    ran = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = {line.split()[0]: line.split()[1:] for line in ran.stdout.splitlines()}
+    phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
+    assert set(listed) == set(phony) == {*TARGETS, "help"} and all(listed.values())
+
+
+def test_the_starter_weights_are_made_from_the_profiles_of_their_file():
+    profiles = yaml.safe_load((ROOT / "starter.yaml").read_text(encoding="utf-8"))["profiles"]
+    made = re.findall(r"salema --params starter\.yaml --profile (\S+) tune static", MAKEFILE)
+    assert made == list(profiles)
+
+
 def test_the_gate_and_the_workflow_run_the_readmes_two_commands():
     for path in (".ci/run", ".github/workflows/ci.yml"):
         text = (ROOT / path).read_text(encoding="utf-8")

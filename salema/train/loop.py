@@ -88,9 +88,9 @@ def finetune(
     placement = params.placements[choose(run, params.placements, "placement")]
     settings = params.finetune
     own = {"learning_rate": placement.learning_rate,
-           "fresh_learning_rate": settings.fresh_learning_rates.get(run)}  # fmt: skip
+           "fresh_learning_rate": placement.fresh_learning_rate}  # fmt: skip
     own = {name: rate for name, rate in own.items() if rate is not None}
-    settings = settings.model_copy(update=own | {"fresh_learning_rates": {}})
+    settings = settings.model_copy(update=own)
     start = Path(init or params.run_folder("static") / "weights.safetensors")
     sets = [choose(dataset, datasets.DATASETS, "data set")] if dataset else params.data.finetune
     if placement.static == "plain":

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import salema
+from salema.files import SalemaError
 from salema.model import weights
 from salema.params import Model
 from salema.tools import doctor
@@ -31,24 +33,28 @@ def told(capsys, starter):
         out, err = capsys.readouterr()
         assert "Traceback" not in out + err
         *lines, last = out.splitlines()
-        assert len(lines) == len(doctor.CHECKS)
+        assert len(lines) == 1 + len(doctor.NEEDED | doctor.OTHERS) == 7
         assert all(line[:2] in ("ok", "no", "--") for line in lines)
         assert last.startswith("predict works" if status == 0 else "predict will not work")
-        return status, {line[4:16].strip(): (line[:2], line[18:]) for line in lines}
+        return status, {line[4:11].strip(): (line[:2], line[13:]) for line in lines}
 
     return run
 
 
+def missing(name):
+    return ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
 def lacking(monkeypatch, name, error):
     """Importing `name` fails with `error` from now on."""
-    true = doctor.importlib.import_module
+    true = doctor.import_module
 
     def fake(wanted, *rest):
         if wanted == name:
             raise error
         return true(wanted, *rest)
 
-    monkeypatch.setattr(doctor.importlib, "import_module", fake)
+    monkeypatch.setattr(doctor, "import_module", fake)
 
 
 def test_a_healthy_machine_gets_status_0_and_figures(told, starter, monkeypatch):
@@ -58,13 +64,12 @@ def test_a_healthy_machine_gets_status_0_and_figures(told, starter, monkeypatch)
     (starter.parent.parent / ".salema" / "frames").write_bytes(bytes(30_000_000))
     status, lines = told()
     assert status == 0
-    for name in ("Python", "torch", "precision", "PyAV", "H.264", "FFV1", "OpenCV", "a prediction"):
+    for name in ("Python", "torch", "video", "OpenCV", "weights", "data"):
         assert lines[name][0] == "ok", lines[name]
-    assert "frames a second" in lines["a prediction"][1]
-    assert lines["precision"][1].startswith(("bf16", "fp32"))
-    assert lines["SALEMA_DATA"][1].endswith("holds DHF1K")
-    assert lines["scratch"][1].startswith("0.03 GB")
-    assert len(lines["weights"][1].rpartition("sha256 ")[2]) == 12
+    assert "H.264 and FFV1" in lines["video"][1]
+    assert re.search(r" in (bf16|fp32)\b", lines["torch"][1])
+    assert "holds DHF1K; 0.03 GB in .salema/" in lines["data"][1]
+    assert re.search(r"sha256 [0-9a-f]{12}, [\d.]+ frames a second$", lines["weights"][1])
 
 
 def test_without_weights_nothing_can_be_predicted(told, starter):
@@ -78,16 +83,17 @@ def test_weights_that_are_broken_are_told_and_do_not_stop_the_report(told, start
     starter.write_bytes(starter.read_bytes()[:1000])
     status, lines = told()
     assert status == 1
-    mark, text = lines["a prediction"]
+    mark, text = lines["weights"]
     assert mark == "no" and "broken weights file" in text and "-> download" in text
 
 
 @pytest.mark.parametrize(
     ("module", "error", "line", "mend"),
     [
-        ("torch", ModuleNotFoundError("No module named 'torch'"), "torch", "pip install torch"),
-        ("av", ModuleNotFoundError("No module named 'av'"), "PyAV", "pip install av"),
-        ("av", ImportError("libxcb.so.1: cannot open shared object file"), "PyAV", "reinstall"),
+        ("torch", missing("torch"), "torch", "pip install torch"),
+        ("av", missing("av"), "video", "pip install av"),
+        ("av", ImportError("libxcb.so.1: cannot open shared object file"), "video", "reinstall"),
+        ("cv2", missing("cv2"), "OpenCV", "pip install opencv-python-headless"),
         ("cv2", ImportError("libGL.so.1: cannot open shared object file"), "OpenCV", "headless"),
     ],
 )
@@ -102,53 +108,78 @@ def test_what_prediction_needs_and_lacks_is_marked_no(
 
 
 def test_torchvision_of_another_build_is_explained_and_hurts_no_prediction(told, monkeypatch):
-    class Vision:
-        __version__ = "1.0"
-
-    monkeypatch.setitem(sys.modules, "torchvision", Vision())
-    lacking(
-        monkeypatch, "torchvision.ops", RuntimeError("operator torchvision::nms does not exist")
-    )
+    error = RuntimeError("operator torchvision::nms does not exist")
+    lacking(monkeypatch, "torchvision.ops", error)
     status, lines = told()
     assert status == 0
-    mark, text = lines["torchvision"]
-    assert mark == "--" and "does not fit torch" in text and "both builds" in text
+    mark, text = lines["study"]
+    assert mark == "--" and "torch " in text and "do not fit" in text and "from one index" in text
 
 
-def test_an_encoder_that_is_missing_is_told(told, monkeypatch):
+def test_what_only_the_study_needs_and_lacks_is_told(told, monkeypatch):
+    lacking(monkeypatch, "torchvision.ops", missing("torchvision"))
+    status, lines = told()
+    assert status == 0 and "pip install torchvision" in lines["study"][1]
+    monkeypatch.setattr(doctor, "import_module", lambda name: sys.modules.get(name))
+    monkeypatch.setattr(doctor, "_versions", dict)
+    with pytest.raises(SalemaError, match=r"DVC is not installed \(pip install"):
+        doctor._study()
+    monkeypatch.setattr(doctor, "_versions", lambda: {"dvc": "3.60"})
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    with pytest.raises(SalemaError, match="git is not installed"):
+        doctor._study()
+
+
+def test_an_encoder_that_is_missing_hurts_no_prediction(told, monkeypatch):
     import av
 
     def none(name, mode):
         raise av.error.EncoderNotFoundError(1, "Encoder not found")
 
-    monkeypatch.setattr(av.CodecContext, "create", none, raising=False)
-    monkeypatch.setattr(doctor, "_module", lambda *_: av)
-    with pytest.raises(doctor.Wrong, match="no encoder libx264"):
-        doctor._encoder("libx264", "yuv420p")()
+    class Fake:
+        error, CodecContext = av.error, type("CodecContext", (), {"create": staticmethod(none)})
+
+    true = doctor.import_module
+    fake = {"av": Fake}
+    monkeypatch.setattr(doctor, "import_module", lambda name: fake.get(name) or true(name))
+    status, lines = told()
+    mark, text = lines["video"]
+    assert status == 0 and mark == "--" and "no encoder libx264" in text
+
+
+def test_an_unused_gpu_is_told_with_the_fix(told, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, lines = told()
+    mark, text = lines["torch"]
+    assert status == 0 and mark == "--" and "does not see the NVIDIA GPU -> " in text
 
 
 def test_two_opencvs_at_once_are_told(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda name: "4.9" if "contrib" not in name else None)
-    with pytest.raises(doctor.Wrong, match="opencv-python, opencv-python-headless") as raised:
+    two = dict.fromkeys(["opencv-python", "opencv-python-headless"], "4.9")
+    monkeypatch.setattr(doctor, "_versions", lambda: two)
+    with pytest.raises(SalemaError, match="opencv-python and opencv-python-headless") as raised:
         doctor._opencv()
-    assert "uninstall" in raised.value.mend
+    assert "pip uninstall opencv-python opencv-python-headless, then" in str(raised.value)
 
 
 def test_a_data_folder_that_is_not_one_is_told(told, monkeypatch, tmp_path):
     monkeypatch.setenv("SALEMA_DATA", str(tmp_path / "nowhere"))
-    assert "is no folder" in told()[1]["SALEMA_DATA"][1]
+    assert "no data set in" in told()[1]["data"][1]
     monkeypatch.setenv("SALEMA_DATA", str(tmp_path))
-    assert "no data set in" in told()[1]["SALEMA_DATA"][1]
+    assert "no data set in" in told()[1]["data"][1]
+    monkeypatch.delenv("SALEMA_DATA")
+    assert "SALEMA_DATA is not set" in told()[1]["data"][1]
 
 
 def test_the_report_needs_no_package_at_all():
     code = (
         "import sys\n"
         "for name in ('torch', 'av', 'cv2', 'numpy'): sys.modules[name] = None\n"
-        "from salema import doctor\n"
+        "from salema.tools import doctor\n"
         "sys.exit(doctor.report())"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
                          cwd=Path(__file__).parents[2])  # fmt: skip
     assert ran.returncode == 1 and ran.stderr == ""
-    assert "no  torch         not installed -> pip install torch" in ran.stdout
+    assert "no  torch    torch is not installed -> pip install torch" in ran.stdout
