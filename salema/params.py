@@ -101,7 +101,6 @@ class Finetune(Training):
     frames_per_clip: Positive | None = None  # None: the whole clip
     alpha_learning_rate: Rate = 0.1
     fresh_learning_rate: Rate | None = None  # of what starts anew: a ConvLSTM, `fresh` layers
-    fresh_learning_rates: dict[str, Rate] = {}  # placement -> its own instead of that
     augment: Literal["none", "flip"] = "none"
 
 
@@ -121,6 +120,7 @@ class Placement(Block):
     static: Literal["tuned", "frozen", "plain"] = "tuned"  # plain: nothing is trained
     thaw: bool = False  # gradually: recurrence, decoder, encoder
     learning_rate: Rate | None = None  # instead of finetune.learning_rate
+    fresh_learning_rate: Rate | None = None  # instead of finetune.fresh_learning_rate
 
     @model_validator(mode="after")
     def _fits(self) -> "Placement":
@@ -141,6 +141,11 @@ class Placement(Block):
         if self.thaw and self.static != "tuned":
             raise ValueError(f"`thaw` belongs to static: tuned, not to {self.static}")
         return self
+
+    def same_network(self, other: "Placement") -> bool:
+        """Whether the two placements differ in nothing but their learning rates."""
+        rates = {"learning_rate", "fresh_learning_rate"}
+        return self.model_dump(exclude=rates) == other.model_dump(exclude=rates)
 
 
 class Predict(Block):
@@ -179,9 +184,6 @@ class Params(Block):
         if sorted(rows) != sorted(self.runs):
             odd = sorted(n for n in {*rows, *self.runs} if rows.count(n) != self.runs.count(n))
             raise ValueError(f"`runs` must list every name of tune and placements once: see {odd}")
-        for name in self.finetune.fresh_learning_rates:
-            if name not in self.placements:
-                raise ValueError(f"`fresh_learning_rates` names placements, {name} is none")
         return self
 
     @cached_property

@@ -25,7 +25,6 @@ class Card:
     seen: dict[str, list[str]] = field(default_factory=dict)  # data set -> training clips
     params: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
-    commit: str = ""
 
 
 def build(
@@ -103,6 +102,12 @@ def read(
     return authors.load(path, placement, alpha)
 
 
+def read_ours(path: Path) -> tuple[SaliencyModel, Card]:
+    """The network of a file of ours and its card."""
+    model = read(path)
+    return model, model.card
+
+
 def _placed(
     model: SaliencyModel, placement: Placement | None, alpha: float | None, path: Path
 ) -> SaliencyModel:
@@ -143,6 +148,7 @@ def _read_ours(path: Path) -> SaliencyModel:
             described = json.loads((file.metadata() or {})["salema"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         newer = described.pop("format") > FORMAT
+        described.pop("commit", None)  # in files of earlier versions
     except SafetensorError as error:
         raise SalemaError(f"broken weights file: {path} (download or convert it again)") from error
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
