@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from tqdm import tqdm
 
 from salema import data
@@ -28,13 +29,21 @@ from salema.model import weights
 from salema.model.efficientnet import imagenet_lite
 from salema.model.layers import FIRST_DECODER, imagenet_encoder
 from salema.model.network import SaliencyModel, State, pick_device, pick_precision
-from salema.params import Params, Placement, Training, Tune, choose
+from salema.params import Finetune, Params, Placement, Training, Tune, choose
 from salema.train.losses import Adversary, window_loss
-from salema.train.optimizer import after_epoch, after_step, make_optimizer, make_schedule, thaw
+from salema.train.optimizer import (
+    Schedule,
+    after_epoch,
+    after_step,
+    make_optimizer,
+    make_schedule,
+    thaw,
+)
 from salema.train.windows import Reader, Window, clip_windows, image_windows
 
 CODE = ("files.py", "params.py", "media", "data", "model", "train")  # what training depends on
 
+Stateful = SaliencyModel | Optimizer | Schedule | Adversary
 Row = dict[str, float | None]  # of losses.csv
 
 
@@ -44,15 +53,16 @@ def tune(params: Params, run: str) -> Path:
     size, step = params.model.size, 2 * params.model.step
     if settings.half_epochs and any(side % step for side in size):
         raise SalemaError(f"tune.{run}.half_epochs needs sides in {step}s, not {size} (change one)")
-    start, card = None, weights.Card()
+    start, digest, card = None, "", weights.Card()
     if settings.init is not None:
         start, card = weights.read_ours(Path(settings.init))
+        digest = hashlib.sha256(Path(settings.init).read_bytes()).hexdigest()
         start.config = start.config.model_copy(update={"size": size})
         if start.placement.recurrence != "none":
             raise SalemaError(
                 f"{settings.init} has a recurrence, tune.{run} is static (change tune.{run}.init)"
             )
-    job = make_job(params, run, settings, params.data.tune, settings.init, card.seen)
+    job = Job(params, run, settings, *clips_of(params, params.data.tune), digest, card.seen)
     torch.manual_seed(job.seed)
     network = start or new_static(params)
     if settings.train == "decoder":
@@ -86,7 +96,8 @@ def finetune(
         )
     own = placement.model_dump(include={"learning_rate", "fresh_learning_rate"}, exclude_none=True)
     settings = params.finetune.model_copy(update=own)
-    job = make_job(params, run, settings, sets, path, card.seen)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    job = Job(params, run, settings, *clips_of(params, sets), digest, card.seen)
     torch.manual_seed(job.seed)
     network = with_placement(start, placement)
     network.layers.requires_grad_(placement.static == "tuned")
@@ -117,6 +128,16 @@ def with_placement(start: SaliencyModel, placement: Placement) -> SaliencyModel:
         known = {name: tensor for name, tensor in known.items() if name not in new}
     network.load_state_dict(known, strict=False)
     return network
+
+
+def clips_of(params: Params, sets: list[str]) -> tuple[list[data.Clip], list[data.Clip]]:
+    """The training and the validation clips of some data sets."""
+    if not sets:
+        raise SalemaError(f"profile {params.profile} names no data set to train on (set `data`)")
+    return tuple(
+        [clip for name in sets for clip in data.load(params.root, name, split)]
+        for split in ("train", "val")
+    )
 
 
 @dataclass(frozen=True)
@@ -170,8 +191,8 @@ class Job:
         ]
         digest = hashlib.sha256(json.dumps([described, clips, self.start, self.seen]).encode())
         package = Path(__file__).parents[1]
-        for path in sorted(p for n in CODE for p in [package / n, *package.glob(f"{n}/*.py")]):
-            if path.suffix == ".py":
+        for name in CODE:
+            for path in sorted(package.glob(f"{name}/*.py")) or [package / name]:
                 digest.update(path.read_bytes())
         return f"{self.run}-{digest.hexdigest()[:16]}"
 
@@ -181,28 +202,6 @@ class Job:
         for clip in self.clips:
             names.setdefault(clip.dataset, set()).add(clip.name)
         return {name: sorted(clips) for name, clips in names.items()}
-
-
-def make_job(
-    params: Params,
-    run: str,
-    settings: Training,
-    sets: list[str],
-    start: str | Path | None,
-    seen: dict[str, list[str]],
-) -> Job:
-    """The job of a run on some data sets; `seen` is what the weights in `start` were trained on."""
-    clips = [clip for name in sets for clip in data.load(params.root, name, "train")]
-    val = [clip for name in sets for clip in data.load(params.root, name, "val")]
-    if not clips:
-        raise SalemaError(f"no training clips of {sets} under {params.root} (see `salema index`)")
-    if not val and settings.schedule == "plateau":
-        raise SalemaError(
-            f"no validation clips of {sets} under {params.root}, which schedule: plateau of {run} "
-            "needs (choose another schedule)"
-        )
-    digest = "" if start is None else hashlib.sha256(Path(start).read_bytes()).hexdigest()
-    return Job(params, run, settings, clips, val, digest, seen)
 
 
 def train(network: SaliencyModel, job: Job) -> Path:
@@ -241,6 +240,10 @@ class Learner:
 
     def __init__(self, network: SaliencyModel, job: Job) -> None:
         self.job, self.settings = job, job.settings
+        if self.settings.schedule == "plateau" and not job.val:
+            raise SalemaError(
+                f"{job.run} has no validation clips for schedule: plateau (choose another schedule)"
+            )
         self.device = pick_device("auto")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.mixed = pick_precision(self.settings.precision, self.device) == "bf16"
@@ -259,7 +262,7 @@ class Learner:
         """Train on every window once, then compute the validation loss."""
         run, seed = self.job.run, self.job.params.seed
         torch.manual_seed(zlib.crc32(f"{seed} {run} {self.epoch}".encode()))
-        if self.network.placement.thaw:
+        if isinstance(self.settings, Finetune) and self.network.placement.thaw:
             thaw(self.network.layers, self.epoch)
         self.network.train()
         readers = list(self.job.windows(self.epoch))
@@ -350,7 +353,8 @@ class Learner:
             part.load_state_dict(state[name])
         self.epoch, self.steps, self.history = state["epoch"], state["steps"], state["history"]
 
-    def _parts(self) -> dict[str, "SaliencyModel | torch.optim.Optimizer | Schedule | Adversary"]:
+    def _parts(self) -> dict[str, Stateful]:
+        """What has a state of its own, by its key in a checkpoint."""
         parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
         parts |= {"average": self.average, "adversary": self.adversary}
         return {name: part for name, part in parts.items() if part is not None}

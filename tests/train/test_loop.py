@@ -582,33 +582,23 @@ def test_maps_that_are_not_numbers_end_in_the_same_line_before_the_bce_stumbles(
     assert not Path("runs/tiny/ema54").exists()
 
 
-@pytest.fixture
-def unvalidated(place, tmp_path, monkeypatch):
-    """A study whose set of clips has none for validation."""
-    monkeypatch.chdir(place)
-    shutil.rmtree(".salema/training", ignore_errors=True)
-    little(tmp_path / "data")
-    (tmp_path / "data/DHF1K/video/601.AVI").unlink()
-    (tmp_path / "data/DHF1K/annotation/0601").unlink(missing_ok=True)
-
-    def make(**changes):
-        given = raw(tmp_path / "data")
-        given["profiles"]["tiny"]["finetune"] |= changes
-        return params.from_dict(given)
-
-    return make
+def unvalidated(study, run):
+    """The static network and a job without validation clips."""
+    start, _ = weights.read_ours(Path("runs/tiny/static/weights.safetensors"))
+    clips = data.load(study.root, "DHF1K", "train")
+    return start, loop.Job(study, run, study.finetune, clips, [])
 
 
-def test_without_validation_clips_the_loss_is_an_empty_cell_and_null_on_the_card(unvalidated):
-    path = loop.finetune(unvalidated(), "static-video")
+def test_without_validation_clips_the_loss_is_an_empty_cell_and_null_on_the_card(study):
+    path = loop.train(*unvalidated(study(), "static-video"))
     epoch, train_loss, val_loss = path.with_name("losses.csv").read_text().split()[1].split(",")
     assert epoch == "1" and float(train_loss) > 0 and val_loss == ""
     assert described(path).metrics["val_loss"] is None
 
 
-def test_a_plateau_without_validation_clips_gets_one_line(unvalidated):
-    with pytest.raises(SalemaError, match=r"no validation clips .* which schedule: plateau of ema7"):
-        loop.finetune(unvalidated(schedule="plateau"), "ema7")
+def test_a_plateau_without_validation_clips_gets_one_line(study):
+    with pytest.raises(SalemaError, match="static-video has no validation clips for schedule"):
+        loop.train(*unvalidated(study(schedule="plateau"), "static-video"))
 
 
 def test_a_shorter_training_never_takes_a_longer_ones_weights(study):
