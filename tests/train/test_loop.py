@@ -359,7 +359,7 @@ def test_a_frozen_network_does_not_thaw(refused):
     def thaw(given):
         given["placements"]["videosalgan"]["thaw"] = True
 
-    assert "`thaw` belongs to static: tuned, not to frozen" in refused(
+    assert "`thaw` needs static: tuned" in refused(
         "finetune", "videosalgan", change=thaw
     )
 
