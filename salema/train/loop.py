@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from salema import data
@@ -31,19 +32,11 @@ from salema.model.layers import FIRST_DECODER, imagenet_encoder
 from salema.model.network import SaliencyModel, State, pick_device, pick_precision
 from salema.params import Finetune, Params, Placement, Training, Tune, choose
 from salema.train.losses import Adversary, window_loss
-from salema.train.optimizer import (
-    Schedule,
-    after_epoch,
-    after_step,
-    make_optimizer,
-    make_schedule,
-    thaw,
-)
+from salema.train.optimizer import after_epoch, after_step, make_optimizer, make_schedule, thaw
 from salema.train.windows import Reader, Window, clip_windows, image_windows
 
 CODE = ("files.py", "params.py", "media", "data", "model", "train")  # what training depends on
 
-Stateful = SaliencyModel | Optimizer | Schedule | Adversary
 Row = dict[str, float | None]  # of losses.csv
 
 
@@ -53,16 +46,15 @@ def tune(params: Params, run: str) -> Path:
     size, step = params.model.size, 2 * params.model.step
     if settings.half_epochs and any(side % step for side in size):
         raise SalemaError(f"tune.{run}.half_epochs needs sides in {step}s, not {size} (change one)")
-    start, digest, card = None, "", weights.Card()
-    if settings.init is not None:
-        start, card = weights.read_ours(Path(settings.init))
-        digest = hashlib.sha256(Path(settings.init).read_bytes()).hexdigest()
+    init = None if settings.init is None else Path(settings.init)
+    start, card = (None, weights.Card()) if init is None else weights.read_ours(init)
+    if start is not None:
         start.config = start.config.model_copy(update={"size": size})
         if start.placement.recurrence != "none":
             raise SalemaError(
-                f"{settings.init} has a recurrence, tune.{run} is static (change tune.{run}.init)"
+                f"{init} has a recurrence, tune.{run} is static (change tune.{run}.init)"
             )
-    job = Job(params, run, settings, *clips_of(params, params.data.tune), digest, card.seen)
+    job = Job(params, run, settings, *clips_of(params, params.data.tune), init, card.seen)
     torch.manual_seed(job.seed)
     network = start or new_static(params)
     if settings.train == "decoder":
@@ -96,8 +88,7 @@ def finetune(
         )
     own = placement.model_dump(include={"learning_rate", "fresh_learning_rate"}, exclude_none=True)
     settings = params.finetune.model_copy(update=own)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    job = Job(params, run, settings, *clips_of(params, sets), digest, card.seen)
+    job = Job(params, run, settings, *clips_of(params, sets), path, card.seen)
     torch.manual_seed(job.seed)
     network = with_placement(start, placement)
     network.layers.requires_grad_(placement.static == "tuned")
@@ -149,8 +140,8 @@ class Job:
     settings: Training
     clips: list[data.Clip]
     val: list[data.Clip]
-    start: str = ""  # hash of the weights file that training starts from
-    seen: dict[str, list[str]] = field(default_factory=dict)  # clips that those were trained on
+    start: Path | None = None  # the weights file that training starts from
+    seen: dict[str, list[str]] = field(default_factory=dict)  # clips that it was trained on
 
     @property
     def seed(self) -> int:
@@ -189,11 +180,13 @@ class Job:
             (clip.dataset, clip.name, clip.n_frames, self.cache.identity(clip))
             for clip in [*self.clips, *self.val]
         ]
-        digest = hashlib.sha256(json.dumps([described, clips, self.start, self.seen]).encode())
+        digest = hashlib.sha256(json.dumps([described, clips, self.seen]).encode())
         package = Path(__file__).parents[1]
-        for name in CODE:
-            for path in sorted(package.glob(f"{name}/*.py")) or [package / name]:
-                digest.update(path.read_bytes())
+        code = [
+            p for name in CODE for p in sorted(package.glob(f"{name}/*.py")) or [package / name]
+        ]
+        for path in [*code, self.start]:
+            digest.update(b"" if path is None else path.read_bytes())
         return f"{self.run}-{digest.hexdigest()[:16]}"
 
     def all_seen(self) -> dict[str, list[str]]:
@@ -353,8 +346,11 @@ class Learner:
             part.load_state_dict(state[name])
         self.epoch, self.steps, self.history = state["epoch"], state["steps"], state["history"]
 
-    def _parts(self) -> dict[str, Stateful]:
+    def _parts(self) -> dict[str, nn.Module | Optimizer | LRScheduler]:
         """What has a state of its own, by its key in a checkpoint."""
-        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
-        parts |= {"average": self.average, "adversary": self.adversary}
+        parts = {"network": self.network, "optimizer": self.optimizer}
+        parts |= {"schedule": self.schedule, "average": self.average}
+        if self.adversary is not None:
+            parts["discriminator"] = self.adversary.discriminator
+            parts["discriminator_optimizer"] = self.adversary.optimizer
         return {name: part for name, part in parts.items() if part is not None}

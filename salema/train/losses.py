@@ -73,11 +73,11 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential(*layers)
         first = nn.Linear(64 * (size[0] // 16) * (size[1] // 16), 100)
         last = [nn.Linear(100, 2), nn.Tanh(), nn.Linear(2, 1), nn.Sigmoid()]
-        self.judge = nn.Sequential(nn.Flatten(), first, nn.Tanh(), *last)
+        self.head = nn.Sequential(nn.Flatten(), first, nn.Tanh(), *last)
 
     def forward(self, maps: Tensor, images: Tensor) -> Tensor:
         """Maps (N, 1, H, W) in [0, 1] and normalised images (N, 3, H, W) -> (N, 1), 1 is real."""
-        return self.judge(self.features(torch.cat([maps, images], 1)))
+        return self.head(self.features(torch.cat([maps, images], 1)))
 
 
 class Adversary:
@@ -85,9 +85,9 @@ class Adversary:
 
     def __init__(self, settings: Tune, size: list[int], device: torch.device) -> None:
         self.pool = settings.pool
-        self.judge = Discriminator((size[0], size[1])).to(device)
+        self.discriminator = Discriminator((size[0], size[1])).to(device)
         rate = settings.discriminator_learning_rate or settings.learning_rate
-        self.optimizer = torch.optim.Adagrad(self.judge.parameters(), lr=rate)
+        self.optimizer = torch.optim.Adagrad(self.discriminator.parameters(), lr=rate)
 
     def loss(self, maps: Tensor, targets: Tensor, images: Tensor, step: int) -> Tensor:
         """The generator's loss in even steps; in odd ones the discriminator's, after its update.
@@ -99,23 +99,14 @@ class Adversary:
             step: Counted from 0.
         """
         if step % 2 == 0:
-            verdict = self.judge(maps[:, None], images)
+            verdict = self.discriminator(maps[:, None], images)
             fooled = F.binary_cross_entropy(verdict, torch.ones_like(verdict))
             return fooled + pooled_bce(maps, targets, self.pool) / 20
-        real = self.judge(targets[:, None], images)
-        made = self.judge(maps.detach()[:, None], images)
+        real = self.discriminator(targets[:, None], images)
+        made = self.discriminator(maps.detach()[:, None], images)
         loss = F.binary_cross_entropy(real, torch.ones_like(real))
         loss = loss + F.binary_cross_entropy(made, torch.zeros_like(made))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
-
-    def state_dict(self) -> dict:
-        """What a checkpoint holds."""
-        return {"judge": self.judge.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` returned."""
-        self.judge.load_state_dict(state["judge"])
-        self.optimizer.load_state_dict(state["optimizer"])

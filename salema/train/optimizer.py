@@ -3,13 +3,12 @@
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from salema.model.layers import FIRST_DECODER
 from salema.model.network import SaliencyModel
 from salema.params import Finetune, Training, Tune
 
-Schedule = OneCycleLR | ReduceLROnPlateau
 THAW = (62, 50, FIRST_DECODER, 17, 0)  # first layer that trains in epoch 0, 1, 2, 3, and later
 
 
@@ -52,7 +51,7 @@ def make_optimizer(network: SaliencyModel, settings: Training) -> Optimizer:
             return torch.optim.Adagrad(groups)
 
 
-def make_schedule(optimizer: Optimizer, settings: Training, steps: int) -> Schedule | None:
+def make_schedule(optimizer: Optimizer, settings: Training, steps: int) -> LRScheduler | None:
     """The learning-rate schedule for a training of `steps` steps of the optimizer.
 
     "one-cycle" rises from 1/25 of each group's rate to the rate in 15% of the steps, and then
@@ -68,13 +67,13 @@ def make_schedule(optimizer: Optimizer, settings: Training, steps: int) -> Sched
     return None
 
 
-def after_step(schedule: Schedule | None) -> None:
+def after_step(schedule: LRScheduler | None) -> None:
     """Change the rates after a step; more steps than planned keep the last rate."""
     if isinstance(schedule, OneCycleLR) and schedule.last_epoch < schedule.total_steps - 1:
         schedule.step()
 
 
-def after_epoch(schedule: Schedule | None, val_loss: float | None) -> None:
+def after_epoch(schedule: LRScheduler | None, val_loss: float | None) -> None:
     """Change the rates after an epoch; "plateau" needs a validation loss."""
     if isinstance(schedule, ReduceLROnPlateau):
         schedule.step(val_loss)

@@ -359,9 +359,7 @@ def test_a_frozen_network_does_not_thaw(refused):
     def thaw(given):
         given["placements"]["videosalgan"]["thaw"] = True
 
-    assert "`thaw` needs static: tuned" in refused(
-        "finetune", "videosalgan", change=thaw
-    )
+    assert "`thaw` needs static: tuned" in refused("finetune", "videosalgan", change=thaw)
 
 
 def test_the_generators_cycle_ends_with_its_own_half_of_the_steps(study, monkeypatch):
@@ -377,26 +375,28 @@ def test_the_generators_cycle_ends_with_its_own_half_of_the_steps(study, monkeyp
     assert max(rates) == pytest.approx(1e-3, rel=0.05) and rates[-1] < 1e-3 / 50
 
 
-def test_generator_and_judge_are_updated_in_turns(study, monkeypatch):
+def test_generator_and_discriminator_are_updated_in_turns(study, monkeypatch):
     turns = []
     step = loop.Learner._step
 
     def watched(learner, window, state):
-        judge = learner.adversary.judge
-        before = [[p.clone() for p in m.parameters()] for m in (learner.network, judge)]
+        discriminator = learner.adversary.discriminator
+        before = [[p.clone() for p in m.parameters()] for m in (learner.network, discriminator)]
         step(learner, window, state)
-        after = [list(m.parameters()) for m in (learner.network, judge)]
+        after = [list(m.parameters()) for m in (learner.network, discriminator)]
         moved = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True))
                  for pair in zip(before, after, strict=True)]  # fmt: skip
-        turns.append(["generator", "judge"][moved.index(True)] if sum(moved) == 1 else moved)
+        turns.append(
+            ["generator", "discriminator"][moved.index(True)] if sum(moved) == 1 else moved
+        )
         return float(0), None
 
     monkeypatch.setattr(loop.Learner, "_step", watched)
     loop.tune(study("port", batch=1, epochs=2), "port")
-    assert turns == ["generator", "judge"] * 3
+    assert turns == ["generator", "discriminator"] * 3
 
 
-def test_only_the_adversarial_run_has_a_judge(study, epochs):
+def test_only_the_adversarial_run_has_a_discriminator(study, epochs):
     loop.tune(study(), "port")
     assert isinstance(epochs.learner.adversary, Adversary)
     loop.finetune(study(), "static-video")
@@ -516,7 +516,8 @@ def test_a_file_that_does_not_fit_gets_one_line(refused, study):
 def test_a_file_to_start_from_is_part_of_what_determines_a_run(study):
     clips = data.load(study().root, "DHF1K", "train")
     keys = set()
-    for start, seen in (("", {}), ("ab12", {}), ("", {"DHF1K": ["0003"]})):
+    file = Path("runs/tiny/static/weights.safetensors")
+    for start, seen in ((None, {}), (file, {}), (None, {"DHF1K": ["0003"]})):
         job = loop.Job(study(), "ema30", study().finetune, clips, [], start, seen)
         keys.add(job.key())
     assert len(keys) == 3
@@ -599,6 +600,33 @@ def test_without_validation_clips_the_loss_is_an_empty_cell_and_null_on_the_card
 def test_a_plateau_without_validation_clips_gets_one_line(study):
     with pytest.raises(SalemaError, match="static-video has no validation clips for schedule"):
         loop.train(*unvalidated(study(schedule="plateau"), "static-video"))
+
+
+CYCLE = {"schedule": "one-cycle", "average": 0.9, "batch": 1}
+
+
+@pytest.mark.parametrize(("run", "changes"), [("static", CYCLE), ("port", {"batch": 1})])
+def test_a_learner_with_the_state_of_another_continues_as_the_other_does(study, run, changes):
+    given = study(run, epochs=2, **changes)
+    clips = data.load(given.root, "SALICON", "train")
+    learners = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        job = loop.Job(given, run, given.tune[run], clips, clips[:1])
+        learners.append(loop.Learner(loop.new_static(given), job))
+    one, other = learners
+    one.one_epoch()
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for learner in learners:
+        learner.one_epoch()
+    assert one.history == other.history
+    assert one.optimizer.param_groups[0]["lr"] == other.optimizer.param_groups[0]["lr"]
+    pairs = [(one.network, other.network), (one.result(), other.result())]
+    if run == "port":
+        pairs.append((one.adversary.discriminator, other.adversary.discriminator))
+    for ours, theirs in pairs:
+        for name, tensor in ours.state_dict().items():
+            assert torch.equal(tensor, theirs.state_dict()[name]), name
 
 
 def test_a_shorter_training_never_takes_a_longer_ones_weights(study):
