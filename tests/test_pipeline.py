@@ -18,9 +18,17 @@ from salema.train import loop
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-PACKAGES = {"index": "data", "tune": "train", "finetune": "train", "predict": "predict",
-            "evaluate": "score", "baseline": "score", "report": "report",
-            "protocols": "score", "ablation": "report"}  # fmt: skip
+PACKAGES = {
+    "index": "data",
+    "tune": "train",
+    "finetune": "train",
+    "predict": "predict",
+    "evaluate": "score",
+    "baseline": "score",
+    "report": "report",
+    "protocols": "score",
+    "ablation": "report",
+}
 
 
 @pytest.mark.parametrize("stage", PACKAGES)
@@ -47,15 +55,24 @@ def tiny(tmp_path, monkeypatch):
     raw["profile"] = "tiny"
     raw["profiles"] = {
         "tiny": {
-            "data": {"root": str(ROOT / "data/sample"), "tune": ["SALICON"],
-                     "finetune": ["DHF1K"], "evaluate": {"DHF1K": "val"}},
+            "data": {
+                "root": str(ROOT / "data/sample"),
+                "tune": ["SALICON"],
+                "finetune": ["DHF1K"],
+                "evaluate": {"DHF1K": "val"},
+            },
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0, "branches": True},
             "tune": {"static": one, "static-metrics": one, "port": one},
-            "finetune": {"epochs": 2, "batch": 2, "frames_per_clip": 6, "bptt_frames": 3,
-                         "learning_rate": 1e-3},
+            "finetune": {
+                "epochs": 2,
+                "batch": 2,
+                "frames_per_clip": 6,
+                "bptt_frames": 3,
+                "learning_rate": 1e-3,
+            },
             "evaluate": {"every": 9, "resamples": 200},
         }
-    }  # fmt: skip
+    }
     monkeypatch.chdir(tmp_path)
     return params.from_dict(raw)
 

@@ -1,7 +1,7 @@
 """Clips -> windows of frames and targets, in the order of an epoch, augmented.
 
-All random choices of an epoch's order are made before the first window is read. `image_windows`
-and `clip_windows` therefore yield functions that read a window, which another thread calls.
+The random numbers of an epoch are drawn in order, and reading may happen in another thread later:
+`image_windows` and `clip_windows` yield one function per window, which reads it.
 """
 
 from collections.abc import Callable, Iterator

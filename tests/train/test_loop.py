@@ -19,10 +19,9 @@ from salema.__main__ import main
 from salema.files import SalemaError
 from salema.model import weights
 from salema.model.network import PLACEMENTS
-from salema.params import Finetune, Model, Placement, Tune
+from salema.params import Model, Placement
 from salema.train import loop
 from salema.train.losses import Adversary
-from salema.train.optimizer import make_optimizer
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "data" / "sample"
@@ -52,19 +51,35 @@ def little(root):
 def raw(root):
     """The study's own parameters with the smallest budget."""
     study = copy.deepcopy(STUDY)
-    one = {"epochs": 1, "batch": 3, "optimizer": "adamw", "learning_rate": 1e-3, "augment": "none",
-           "precision": "fp32"}  # fmt: skip
+    one = {
+        "epochs": 1,
+        "batch": 3,
+        "optimizer": "adamw",
+        "learning_rate": 1e-3,
+        "augment": "none",
+        "precision": "fp32",
+    }
     study["profile"] = "tiny"
     study["profiles"] = {
         "tiny": {
-            "data": {"root": str(root), "tune": ["SALICON"], "finetune": ["DHF1K"],
-                     "evaluate": {"DHF1K": "val"}},
+            "data": {
+                "root": str(root),
+                "tune": ["SALICON"],
+                "finetune": ["DHF1K"],
+                "evaluate": {"DHF1K": "val"},
+            },
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0},
             "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": one},
-            "finetune": {"epochs": 1, "batch": 2, "frames_per_clip": 4, "bptt_frames": 2,
-                         "learning_rate": 1e-3, "precision": "fp32"},
+            "finetune": {
+                "epochs": 1,
+                "batch": 2,
+                "frames_per_clip": 4,
+                "bptt_frames": 2,
+                "learning_rate": 1e-3,
+                "precision": "fp32",
+            },
         }
-    }  # fmt: skip
+    }
     return study
 
 
@@ -110,13 +125,17 @@ def changed(before, after):
     return sorted(
         int(name.split(".")[1])
         for name in before
-        if name.startswith("layers.") and name.endswith("weight")
+        if name.startswith("layers.")
+        and name.endswith("weight")
         and not torch.equal(before[name], after[name])
-    )  # fmt: skip
+    )
 
 
-CONVOLUTIONS = [i for i, layer in enumerate(weights.build(width=0.125).layers)
-                if isinstance(layer, torch.nn.Conv2d)]  # fmt: skip
+CONVOLUTIONS = [
+    i
+    for i, layer in enumerate(weights.build(width=0.125).layers)
+    if isinstance(layer, torch.nn.Conv2d)
+]
 
 
 @pytest.fixture
@@ -196,7 +215,7 @@ def test_a_plain_run_is_the_static_weights_and_the_placement(study):
     assert path.with_name("losses.csv").read_text() == "epoch,train_loss,val_loss\n"
 
 
-def test_fresh_layers_start_anew_and_the_others_from_static(study):
+def test_fresh_layers_start_from_random_weights_and_the_others_from_static(study):
     loop.finetune(study(learning_rate=NO_STEP), "clstm56")
     static, tuned = tensors("static"), tensors("clstm56")
     for layer in CONVOLUTIONS:
@@ -204,43 +223,10 @@ def test_fresh_layers_start_anew_and_the_others_from_static(study):
         assert apart > 0.01 if layer in (56, 58, 60) else apart < 1e-5
 
 
-# ---------------------------------------------------------------------- how fast
+# ---------------------------------------------------------------------- rates and averages
 
 
-def groups(placement, **settings):
-    """Names of the parameters -> what the optimizer does with them."""
-    model = weights.build(placement, width=0.125)
-    given = {"epochs": 1, "batch": 1, "learning_rate": 1e-6, "weight_decay": 1e-4}
-    optimizer = make_optimizer(model, Finetune(**given | settings))
-    named = {id(parameter): name for name, parameter in model.named_parameters()}
-    found = {}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            assert id(parameter) not in found
-            found[id(parameter)] = (group["lr"], group["weight_decay"])
-    assert set(found) == set(named)
-    return {named[key]: value for key, value in found.items()}
-
-
-def test_alpha_has_a_rate_of_its_own_and_no_weight_decay():
-    found = groups("ema30-learned", alpha_learning_rate=0.1)
-    assert found.pop("memories.30.alpha_logit") == (0.1, 0.0)
-    assert set(found.values()) == {(1e-6, 1e-4)}
-    assert set(groups("ema30").values()) == {(1e-6, 1e-4)}  # a fixed alpha is no parameter
-
-
-def test_what_starts_anew_has_a_rate_of_its_own_where_one_is_given():
-    found = groups("clstm56", fresh_learning_rate=3e-3)
-    fast = {name for name, value in found.items() if value == (3e-3, 1e-4)}
-    assert {name.split(".")[1] for name in fast if name.startswith("layers.")} == {
-        "56", "58", "60",
-    }  # fmt: skip
-    assert {name for name in found if name.startswith("memories.")} <= fast
-    assert {found[name] for name in set(found) - fast} == {(1e-6, 1e-4)}
-    assert set(groups("clstm56").values()) == {(1e-6, 1e-4)}
-
-
-def test_a_placement_may_have_a_rate_of_its_own_for_what_starts_anew(study):
+def test_a_placement_may_have_its_own_rate_for_what_is_fresh(study):
     rates = []
     for row, own in (("clstm56", None), ("clstm56", 3e-3), ("clstm30", 3e-3)):
         loop.finetune(study(row, fresh_learning_rate=own), "clstm56")
@@ -249,7 +235,7 @@ def test_a_placement_may_have_a_rate_of_its_own_for_what_starts_anew(study):
     assert rates == [None, 3e-3, None]
 
 
-def test_a_learned_alpha_moves_and_stands_in_the_table_of_losses(study):
+def test_a_learned_alpha_changes_and_is_in_the_table_of_losses(study):
     loop.finetune(study(epochs=2), "ema30-learned")
     with Path("runs/tiny/ema30-learned/losses.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -384,8 +370,10 @@ def test_generator_and_discriminator_are_updated_in_turns(study, monkeypatch):
         before = [[p.clone() for p in m.parameters()] for m in (learner.network, discriminator)]
         step(learner, window, state)
         after = [list(m.parameters()) for m in (learner.network, discriminator)]
-        moved = [any(not torch.equal(a, b) for a, b in zip(*pair, strict=True))
-                 for pair in zip(before, after, strict=True)]  # fmt: skip
+        moved = [
+            any(not torch.equal(a, b) for a, b in zip(*pair, strict=True))
+            for pair in zip(before, after, strict=True)
+        ]
         turns.append(
             ["generator", "discriminator"][moved.index(True)] if sum(moved) == 1 else moved
         )
@@ -410,7 +398,7 @@ def described(path):
     return weights.read(Path(path)).card
 
 
-def test_training_goes_on_from_another_file_on_one_set_after_the_other(study, place):
+def test_training_continues_from_another_file_on_one_set_after_the_other(study, place):
     settings = study(learning_rate=NO_STEP)
     first = shutil.copy(loop.finetune(study(), "ema30"), "dhf1k.safetensors")
     assert set(described(first).seen) == {"SALICON", "DHF1K"}
@@ -428,7 +416,7 @@ def test_training_goes_on_from_another_file_on_one_set_after_the_other(study, pl
     assert changed(tensors("static"), end) == CONVOLUTIONS
 
 
-def test_another_placement_takes_the_layers_over_and_makes_its_own_memory(study):
+def test_another_placement_keeps_the_layers_and_gets_its_own_memory(study):
     init = Path(shutil.copy(loop.finetune(study(), "ema30"), "ema30.safetensors"))
     loop.finetune(study(learning_rate=NO_STEP), "clstm30", init=init)
     taken = tensors("clstm30")
@@ -438,7 +426,7 @@ def test_another_placement_takes_the_layers_over_and_makes_its_own_memory(study)
     assert "memories.30.alpha_logit" not in taken and "memories.29.gates.weight" in taken
 
 
-def test_the_same_placement_keeps_what_it_had_made_anew(study):
+def test_the_same_placement_keeps_its_memory_and_its_fresh_layers(study):
     init = Path(shutil.copy(loop.finetune(study(), "clstm56"), "clstm56.safetensors"))
     loop.finetune(study(learning_rate=NO_STEP), "clstm56", init=init)
     for name, tensor in tensors(init).items():
@@ -456,7 +444,7 @@ def test_a_placement_with_another_learning_rate_is_the_same_placement(study):
     assert other.placement.learning_rate == 0.1
 
 
-def test_an_alpha_is_the_placements_own_unless_the_same_one_goes_on(study):
+def test_alpha_is_that_of_the_placement_unless_the_same_placement_continues(study):
     init = Path(shutil.copy(loop.finetune(study(), "ema30"), "alpha.safetensors"))
     other = study("ema30", alpha=0.5, learning_rate=NO_STEP)
     model = weights.read(loop.finetune(other, "ema30", init=init))
@@ -470,7 +458,9 @@ def test_an_alpha_is_the_placements_own_unless_the_same_one_goes_on(study):
     assert again.alphas()["30"] == pytest.approx(origin, abs=1e-6)
 
 
-def test_tuning_goes_on_from_a_file_with_its_decoder_alone_and_what_it_saw(study, epochs):
+def test_tuning_continues_from_a_file_with_the_decoder_alone_and_keeps_its_list_of_clips(
+    study, epochs
+):
     init = Path("runs/tiny/static-video/weights.safetensors")
     loop.finetune(study(), "static-video")
     path = loop.tune(study("port", init=str(init), train="decoder", loss="bce"), "port")
@@ -485,7 +475,7 @@ def test_tuning_goes_on_from_a_file_with_its_decoder_alone_and_what_it_saw(study
     assert epochs.learner.job.key() != key
 
 
-def test_tuning_goes_on_at_another_size(place, monkeypatch):
+def test_tuning_continues_at_another_size(place, monkeypatch):
     monkeypatch.chdir(place)
     given = raw("data")
     tiny = given["profiles"]["tiny"]
@@ -574,7 +564,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_line_and_leaves_nothing(refused):
     assert not Path("runs/tiny/ema61").exists()
 
 
-def test_maps_that_are_not_numbers_end_in_the_same_line_before_the_bce_stumbles(refused):
+def test_maps_that_are_not_finite_end_in_the_same_line_before_the_bce_fails(refused):
     def wild(given):
         given["profiles"]["tiny"]["finetune"].update(learning_rate=1e30, epochs=3)
 
@@ -637,7 +627,7 @@ def test_a_shorter_training_never_takes_a_longer_ones_weights(study):
     assert len(path.with_name("losses.csv").read_text().splitlines()) == 2
 
 
-def test_the_card_says_what_made_the_weights(study):
+def test_the_card_describes_how_the_weights_were_made(study):
     path = loop.finetune(study(), "ema61")
     card = described(path)
     assert card.run == "ema61" and card.params["profile"] == "tiny"
@@ -657,9 +647,3 @@ def test_the_models_own_placements_are_those_of_the_study():
         if name not in ("static", "videosalgan"):
             assert study.placements[name] == placement, name
     assert PLACEMENTS["static"] == Placement(recurrence="none") == study.placements["static-video"]
-
-
-def test_images_have_no_alpha_group():
-    model = weights.build("static", width=0.125)
-    settings = Tune(epochs=1, batch=1, learning_rate=1e-3)
-    assert len(make_optimizer(model, settings).param_groups) == 1

@@ -137,15 +137,22 @@ def test_the_adversarial_run_validates_with_its_content_loss():
 
 def adversary(rate=1e-2):
     torch.manual_seed(0)
-    settings = Tune(epochs=1, batch=4, learning_rate=1.0, loss="bce-adversarial", pool=4,
-                    discriminator_learning_rate=rate)  # fmt: skip
+    settings = Tune(
+        epochs=1,
+        batch=4,
+        learning_rate=1.0,
+        loss="bce-adversarial",
+        pool=4,
+        discriminator_learning_rate=rate,
+    )
     return Adversary(settings, [32, 48], torch.device("cpu"))
 
 
 def batch():
     maps = noise(4, 32, 48).requires_grad_()
-    targets = torch.stack([F.avg_pool2d(dots([200 + 99 * i], (32, 48)), 9, 1, 4)[0] * 81
-                           for i in range(4)])  # fmt: skip
+    targets = torch.stack(
+        [F.avg_pool2d(dots([200 + 99 * i], (32, 48)), 9, 1, 4)[0] * 81 for i in range(4)]
+    )
     return maps, targets, noise(4, 3, 32, 48, seed=2) * 2 - 1
 
 

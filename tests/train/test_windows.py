@@ -98,7 +98,7 @@ def test_the_last_window_of_a_clip_is_as_short_as_what_is_left(clips, cache):
     assert windows[0].targets.shape == (1, 3, *SIZE)
 
 
-def test_clips_side_by_side_go_on_as_long_as_the_shortest_and_start_anywhere(clips, cache):
+def test_clips_in_parallel_last_as_long_as_the_shortest_and_start_anywhere(clips, cache):
     settings, starts = finetune(batch=3), set()
     for seed in range(8):
         windows = loaded(clip_windows(clips, cache, settings, rng(seed), 0))
@@ -176,7 +176,7 @@ def test_tensors_are_what_the_network_and_the_loss_take(clips, cache):
 
 
 @pytest.mark.parametrize("make", ["clips", "images"])
-def test_a_source_that_breaks_off_is_named_in_one_line(root, clips, cache, monkeypatch, make):
+def test_a_source_that_ends_too_early_is_named_in_one_line(root, clips, cache, monkeypatch, make):
     monkeypatch.setattr(cache, "frames", lambda clip: np.zeros((2, *SIZE, 3), np.uint8))
     with pytest.raises(SalemaError, match=r"UCF-sports Run-Side-00\d ends after 2 of \d frames"):
         if make == "clips":
@@ -206,10 +206,13 @@ def test_fewer_images_than_a_batch_are_a_batch(clips, cache):
 def test_a_video_gives_other_frames_to_every_epoch(clips, cache):
     generator = rng()
     epochs = [
-        {row[0] for window in loaded(image_windows(clips, cache, tune(), generator, epoch))
-         for row in values(window)}
+        {
+            row[0]
+            for window in loaded(image_windows(clips, cache, tune(), generator, epoch))
+            for row in values(window)
+        }
         for epoch in range(3)
-    ]  # fmt: skip
+    ]
     assert all(len(epoch) == 12 for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
@@ -269,7 +272,7 @@ def test_flip_mirrors_half_of_the_pictures():
     assert min(seen.values()) > 15
 
 
-def test_salbce_takes_one_of_four_alike_for_picture_and_map():
+def test_salbce_applies_one_of_four_changes_to_image_and_map():
     """Mirrored, upside down, turned (here the corner is cropped away), or as it is."""
     seen = kinds("salbce", 120)
     assert set(seen) == {(2, 3), (2, 44), (29, 3), "turned"}
@@ -288,14 +291,14 @@ def turning(shape):
 
 
 @pytest.mark.parametrize("shape", [(33, 33), SIZE])
-def test_the_turn_leaves_no_black_corner(shape):
+def test_the_rotation_leaves_no_black_corner(shape):
     image = np.full((*shape, 3), 200, np.uint8)
     changed, target = augmented(image, image[..., 0], "salbce", rng(turning(shape)))
     assert (changed == 200).mean() > 0.99  # but the tips of the square
     assert changed.shape == image.shape and target.shape == shape
 
 
-def test_the_turn_is_by_45_degrees_about_the_centre():
+def test_the_rotation_is_by_45_degrees_about_the_centre():
     shape = (33, 33)
     image, target = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
     image[15:18, 21:24], target[15:18, 21:24] = 255, 255  # six pixels right of the centre
@@ -380,7 +383,7 @@ def test_zoom_of_a_picture_that_nobody_looked_at_stays_blank():
         assert not wanted.any()
 
 
-def test_zooming_leaves_what_it_was_given_alone():
+def test_zooming_does_not_change_its_arguments():
     given = fixated((15, 24))
     before = [array.copy() for array in given]
     for seed in range(10):
@@ -392,7 +395,7 @@ def test_zooming_leaves_what_it_was_given_alone():
 def test_images_are_zoomed_with_their_fixations(clips, cache):
     windows = loaded(image_windows(clips, cache, tune(augment="zoom"), rng(3), 0))
     areas = {int((target > 127).sum()) for window in windows for target in window.targets[:, 0]}
-    assert max(areas) > 1  # those that were blurred anew; the maps on disk are single pixels
+    assert max(areas) > 1  # those that were blurred again; the maps on disk are single pixels
     assert all(target.max() == 255 for window in windows for target in window.targets[:, 0])
 
 
