@@ -27,9 +27,10 @@ from salema import data
 from salema.files import SCRATCH, SalemaError, atomic
 from salema.media.threads import ahead
 from salema.model import weights
+from salema.model.device import pick_device, pick_precision
 from salema.model.efficientnet import imagenet_lite
 from salema.model.layers import FIRST_DECODER, imagenet_encoder
-from salema.model.network import SaliencyModel, State, pick_device, pick_precision
+from salema.model.network import SaliencyModel, State
 from salema.params import Finetune, Params, Placement, Training, Tune, choose
 from salema.train.losses import Adversary, window_loss
 from salema.train.optimizer import after_epoch, after_step, make_optimizer, make_schedule, thaw
@@ -47,7 +48,7 @@ def tune(params: Params, run: str) -> Path:
     if settings.half_epochs and any(side % step for side in size):
         raise SalemaError(f"tune.{run}.half_epochs needs sides in {step}s, not {size} (change one)")
     init = None if settings.init is None else Path(settings.init)
-    start, card = (None, weights.Card()) if init is None else weights.read_ours(init)
+    start, card = (None, weights.Card()) if init is None else weights.read(init)
     if start is not None:
         start.config = start.config.model_copy(update={"size": size})
         if start.placement.recurrence != "none":
@@ -77,7 +78,7 @@ def finetune(
     placement = params.placements[choose(run, params.placements, "placement")]
     sets = [choose(dataset, data.DATASETS, "data set")] if dataset else params.data.finetune
     path = Path(init or params.run_folder("static") / "weights.safetensors")
-    start, card = weights.read_ours(path)
+    start, card = weights.read(path)
     if placement.static == "plain":
         torch.manual_seed(params.seed)
         return write(params, with_placement(start, placement), replace(card, run=run), [])

@@ -18,8 +18,8 @@ from salema import data, params
 from salema.__main__ import main
 from salema.files import SalemaError
 from salema.model import weights
-from salema.model.network import PLACEMENTS
-from salema.params import Model, Placement
+from salema.model.layers import salgan
+from salema.params import Model
 from salema.train import loop
 from salema.train.losses import Adversary
 
@@ -131,11 +131,7 @@ def changed(before, after):
     )
 
 
-CONVOLUTIONS = [
-    i
-    for i, layer in enumerate(weights.build(width=0.125).layers)
-    if isinstance(layer, torch.nn.Conv2d)
-]
+CONVOLUTIONS = [i for i, layer in enumerate(salgan(0.125)) if isinstance(layer, torch.nn.Conv2d)]
 
 
 @pytest.fixture
@@ -208,10 +204,11 @@ def test_a_plain_run_is_the_static_weights_and_the_placement(study):
     assert float(torch.sigmoid(logit)) == pytest.approx(0.1)
     assert set(plain) == set(static)
     assert all(torch.equal(plain[name], static[name]) for name in static)
-    model, origin = weights.read(path), weights.read(Path("runs/tiny/static/weights.safetensors"))
+    model, card = weights.read(path)
+    origin = described("runs/tiny/static/weights.safetensors")
     assert model.placement.static == "plain" and model.placement.after == [54]
-    assert model.card.run == "ema54-plain" and origin.card.run == "static"
-    assert model.card.seen == origin.card.seen
+    assert card.run == "ema54-plain" and origin.run == "static"
+    assert card.seen == origin.seen
     assert path.with_name("losses.csv").read_text() == "epoch,train_loss,val_loss\n"
 
 
@@ -395,7 +392,7 @@ def test_only_the_adversarial_run_has_a_discriminator(study, epochs):
 
 
 def described(path):
-    return weights.read(Path(path)).card
+    return weights.read(Path(path))[1]
 
 
 def test_training_continues_from_another_file_on_one_set_after_the_other(study, place):
@@ -434,7 +431,7 @@ def test_the_same_placement_keeps_its_memory_and_its_fresh_layers(study):
 
 
 def test_a_placement_with_another_learning_rate_is_the_same_placement(study):
-    start, _ = weights.read_ours(loop.finetune(study(), "clstm56"))
+    start, _ = weights.read(loop.finetune(study(), "clstm56"))
     same = start.placement.model_copy(update={"learning_rate": 0.1, "fresh_learning_rate": 0.2})
     continued = loop.with_placement(start, same)
     for name, tensor in start.state_dict().items():
@@ -447,14 +444,14 @@ def test_a_placement_with_another_learning_rate_is_the_same_placement(study):
 def test_alpha_is_that_of_the_placement_unless_the_same_placement_continues(study):
     init = Path(shutil.copy(loop.finetune(study(), "ema30"), "alpha.safetensors"))
     other = study("ema30", alpha=0.5, learning_rate=NO_STEP)
-    model = weights.read(loop.finetune(other, "ema30", init=init))
+    model, _ = weights.read(loop.finetune(other, "ema30", init=init))
     assert model.placement.alpha == 0.5 and model.alphas() == {"30": pytest.approx(0.5)}
     learned = study()
     init = Path(shutil.copy(loop.finetune(learned, "ema30-learned"), "learned.safetensors"))
-    origin = weights.read(init).alphas()["30"]
+    origin = weights.read(init)[0].alphas()["30"]
     assert origin != pytest.approx(learned.placements["ema30-learned"].alpha, abs=1e-4)
     still = study(alpha_learning_rate=NO_STEP)
-    again = weights.read(loop.finetune(still, "ema30-learned", init=init))
+    again, _ = weights.read(loop.finetune(still, "ema30-learned", init=init))
     assert again.alphas()["30"] == pytest.approx(origin, abs=1e-6)
 
 
@@ -482,9 +479,10 @@ def test_tuning_continues_at_another_size(place, monkeypatch):
     tiny["model"]["size"] = [48, 64]
     tiny["tune"]["port"] |= {"init": "runs/tiny/static/weights.safetensors", "loss": "bce"}
     path = loop.tune(params.from_dict(given), "port")
-    model = weights.read(path)
-    assert model.config.size == [48, 64]
-    assert model.predict(np.zeros((1, 50, 70, 3), np.uint8), size="model").shape == (1, 48, 64)
+    network, _ = weights.read(path)
+    assert network.config.size == [48, 64]
+    maps, _ = network(torch.zeros((1, 1, 48, 64, 3), dtype=torch.uint8))
+    assert maps.shape == (1, 1, 48, 64)
 
 
 def test_a_file_that_does_not_fit_gets_one_line(refused, study):
@@ -575,7 +573,7 @@ def test_maps_that_are_not_finite_end_in_the_same_line_before_the_bce_fails(refu
 
 def unvalidated(study, run):
     """The static network and a job without validation clips."""
-    start, _ = weights.read_ours(Path("runs/tiny/static/weights.safetensors"))
+    start, _ = weights.read(Path("runs/tiny/static/weights.safetensors"))
     clips = data.load(study.root, "DHF1K", "train")
     return start, loop.Job(study, run, study.finetune, clips, [])
 
@@ -638,12 +636,4 @@ def test_the_card_describes_how_the_weights_were_made(study):
     assert keys == {"format", "model", "placement", "run", "seen", "params", "metrics"}
     assert set(card.seen) == {"SALICON", "DHF1K"} and card.seen["DHF1K"] == ["0001", "0002"]
     json.dumps(card.metrics, allow_nan=False)
-    assert weights.read(path).config == Model(size=[32, 48], width=0.125, std=64.0)
-
-
-def test_the_models_own_placements_are_those_of_the_study():
-    study = params.from_dict(STUDY)
-    for name, placement in PLACEMENTS.items():
-        if name not in ("static", "videosalgan"):
-            assert study.placements[name] == placement, name
-    assert PLACEMENTS["static"] == Placement(recurrence="none") == study.placements["static-video"]
+    assert weights.read(path)[0].config == Model(size=[32, 48], width=0.125, std=64.0)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from salema.model import weights
-from salema.params import Finetune, Tune
+from salema.model.network import SaliencyModel
+from salema.params import Finetune, Model, Tune, named
 from salema.train.optimizer import after_epoch, after_step, make_optimizer, make_schedule, thaw
 
 FINETUNE = Finetune(epochs=1, batch=1, learning_rate=1e-6, weight_decay=1e-4)
@@ -14,9 +14,13 @@ TUNE = Tune(epochs=1, batch=1, learning_rate=1e-3)
 # ---------------------------------------------------------------------- groups
 
 
+def network_of(placement):
+    return SaliencyModel(Model(width=0.125), named(placement))
+
+
 def groups(placement, settings=FINETUNE, **changes):
     """Name of each parameter -> its learning rate and weight decay."""
-    network = weights.build(placement, width=0.125)
+    network = network_of(placement)
     optimizer = make_optimizer(network, settings.model_copy(update=changes))
     named = {id(parameter): name for name, parameter in network.named_parameters()}
     found = {}
@@ -56,11 +60,11 @@ def test_the_encoder_has_a_rate_of_its_own_while_tuning_where_one_is_given():
 
 
 def test_images_have_no_alpha_group():
-    assert len(make_optimizer(weights.build("static", width=0.125), TUNE).param_groups) == 1
+    assert len(make_optimizer(network_of("static"), TUNE).param_groups) == 1
 
 
 def test_thawing_reaches_the_first_layer_in_the_fifth_epoch_and_stays_there():
-    layers = weights.build("static", width=0.125).layers
+    layers = network_of("static").layers
     for epoch, first in enumerate([62, 50, 30, 17, 0, 0]):
         thaw(layers, epoch)
         for index, layer in enumerate(layers):
