@@ -87,8 +87,9 @@ def finetune(
             f"{path} is for {start.config.size}, profile {params.profile} trains at "
             f"{params.model.size} (use the same model.size)"
         )
-    own = placement.model_dump(include={"learning_rate", "fresh_learning_rate"}, exclude_none=True)
-    settings = params.finetune.model_copy(update=own)
+    names = {"learning_rate", "fresh_learning_rate"}
+    rates = placement.model_dump(include=names, exclude_none=True)
+    settings = params.finetune.model_copy(update=rates)
     job = Job(params, run, settings, *clips_of(params, sets), path, card.seen)
     torch.manual_seed(job.seed)
     network = with_placement(start, placement)
@@ -299,9 +300,10 @@ class Learner:
     def _maps(
         self, network: SaliencyModel, frames: Tensor, state: State | None
     ) -> tuple[Tensor, State]:
+        """Maps of a window in the precision of the run; an error if one is not finite."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
             maps, state = network(frames, state)
-        self._check_finite(maps)  # before the BCE, which fails on others
+        self._check_finite(maps)  # here, because the BCE fails on values outside [0, 1]
         return maps, state
 
     def _check_finite(self, values: Tensor | float) -> None:
