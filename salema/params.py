@@ -141,6 +141,11 @@ class Placement(Block):
                 raise ValueError(rule)
         return self
 
+    def same_network(self, other: "Placement") -> bool:
+        """Whether two placements differ in nothing but their learning rates."""
+        rates = {"learning_rate", "fresh_learning_rate"}
+        return self.model_dump(exclude=rates) == other.model_dump(exclude=rates)
+
 
 # A suffix of a name changes one setting.
 SUFFIXES = {None: {}, "dropout": {"dropout": "always"}, "residual": {"residual": True}}
