@@ -22,16 +22,18 @@ def bootstrap(
         values: (K,) one value per clip. The interval of a single clip is its value.
         n: Number of resamples; each draws K clips with replacement.
         seed: The same seed gives the same interval.
-        weights: (K,) weight of each clip in the mean; None weights all clips equally.
+        weights: (K,) weight of each clip, above 0; None weights all clips equally.
 
     Raises:
-        ValueError: There is no clip, or a value is not finite.
+        ValueError: There is no clip, a value is not finite, or a weight is not above 0.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not values.size or not np.isfinite(values).all():
         raise ValueError(f"a bootstrap needs one finite value a clip, not {values}")
+    if weights is not None and not np.min(weights) > 0:
+        raise ValueError(f"the weights of clips must be above 0, not {weights}")
     random, means = np.random.default_rng(seed), []
     step = max(1, 2_000_000 // len(values))  # resamples in one block: this bounds the memory
     for done in range(0, n, step):
