@@ -11,7 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -48,8 +48,8 @@ class Scores:
     def row(self) -> dict[str, str | int | float | None]:
         """Means over the frames that have fixations, and the numbers of frames with and without."""
         scored = [frame for frame in self.frames if frame is not None]
-        counts = (len(scored), len(self.frames) - len(scored), int(self.seen))
-        row = dict(zip(COLUMNS, (self.dataset, self.clip, *counts), strict=False))
+        row = {"dataset": self.dataset, "clip": self.clip, "frames": len(scored)}
+        row |= {"skipped": len(self.frames) - len(scored), "seen": int(self.seen)}
         for key in METRICS:
             values = [frame[key] for frame in scored if key in frame]
             row[key] = float(np.mean(values)) if values else None
@@ -163,7 +163,7 @@ def score_clips(
         with ProcessPoolExecutor(workers, mp_context=context) as executor:
             frames = list(progress(executor.map(score, clips, negatives, chunksize=share)))
     return [
-        Scores(clip.name, dataset, clip.name in leaked, scores)
+        Scores(clip.name, dataset, clip.name in trained, scores)
         for clip, scores in zip(clips, frames, strict=True)
     ]
 
@@ -181,11 +181,11 @@ def summary(
     Keys: clips, frames, skipped, seen, protocol, and for each metric `m`: m, m_low, m_high.
     A metric that no frame has is left out.
     """
-    table, rules = [s.row() for s in scores], protocols.get(protocol, scores[0].dataset)
-    counts = {key: sum(row[key] for row in table) for key in ("frames", "skipped", "seen")}
-    result = {"clips": len(table), **counts, "protocol": protocol}
+    clips, rules = [s.row() for s in scores], protocols.get(protocol, scores[0].dataset)
+    counts = {key: sum(row[key] for row in clips) for key in ("frames", "skipped", "seen")}
+    result = {"clips": len(clips), **counts, "protocol": protocol}
     for key, mean in rules.aggregate({s.clip: s.frames for s in scores}, seed).items():
-        used = [row for row in table if row[key] is not None]
+        used = [row for row in clips if row[key] is not None]
         values = np.array([row[key] for row in used])
         weights = None if rules.frame_limit is None else np.array([r["frames"] for r in used])
         _, low, high = bootstrap(values, resamples, seed, weights)
@@ -314,32 +314,11 @@ def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
     Writes `reports/<profile>/metrics/<run>.csv` and `.json`; returns the latter.
     """
     choose(run, [*params.runs, *params.baselines], "run")
-    baseline, settings = run if run in params.baselines else None, params.evaluate
-    folder = params.run_folder(run)
-    seen = seen_by(None if baseline else folder / "weights.safetensors")
-    everything, result = [], {}
-    for dataset, split in params.data.evaluate.items():
-        clips = data.load(params.root, dataset, split)
-        if baseline == "human" and not any(clip.has_observers for clip in clips):
-            continue
-        fitted = baseline == "centre-prior"
-        prior = baselines.centre_prior(params.root, dataset) if fitted else None
-        scores = score_clips(
-            clips,
-            Maps(baseline=baseline, prior=prior) if baseline else Maps(folder / "maps"),
-            settings.protocol,
-            every=settings.every,
-            seed=params.seed,
-            seen=seen,
-            allow_seen=allow_seen,
-            everyone=data.load(params.root, dataset),
-        )
-        everything += scores
-        row = summary(scores, settings.protocol, settings.resamples, params.seed)
-        result[dataset] = _rounded(row, 6)
+    found = list(_study(params, run, [params.evaluate.protocol], allow_seen))
     target = params.report_folder / "metrics" / f"{run}.json"
-    write_scores(everything, target.with_suffix(".csv"))
+    write_scores([score for scores, _ in found for score in scores], target.with_suffix(".csv"))
     with atomic(target) as part:
+        result = {scores[0].dataset: _rounded(means, 6) for scores, means in found}
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return target
 
@@ -351,18 +330,36 @@ def compare_protocols(params: Params, run: str) -> Path:
     older definitions take a tenth of a second per frame.
     """
     choose(run, params.runs, "run")
-    folder, seed, rows = params.run_folder(run), params.seed, []
-    maps, seen = Maps(folder / "maps"), seen_by(folder / "weights.safetensors")
-    for dataset, split in params.data.evaluate.items():
-        clips, everyone = data.load(params.root, dataset, split), data.load(params.root, dataset)
-        stride = 1 + sum(clip.n_frames for clip in clips) // COMPARED
-        for protocol in protocols.NAMES:
-            every = max(params.evaluate.every, stride // protocols.get(protocol).every)
-            scores = score_clips(
-                clips, maps, protocol, every=every, seed=seed, seen=seen, everyone=everyone
-            )
-            row = summary(scores, protocol, params.evaluate.resamples, seed)
-            rows.append({"dataset": dataset} | _rounded(row, 4))
+    found = _study(params, run, protocols.NAMES, frames=COMPARED)
+    rows = [{"dataset": scores[0].dataset} | _rounded(means, 4) for scores, means in found]
     path = params.report_folder / "protocols.csv"
     _write_csv(rows, ("protocol", "dataset", "clips", "frames", *METRICS), path)
     return path
+
+
+def _study(
+    params: Params,
+    run: str,
+    names: Sequence[str],
+    allow_seen: bool = False,
+    frames: int | None = None,
+) -> Iterator[tuple[list[Scores], dict]]:
+    """Scores and summary of a run, or a baseline, set by set and protocol by protocol.
+
+    With `frames`, each n-th frame of a set is scored so that about that many are.
+    """
+    folder, settings, maps, seen = params.run_folder(run), params.evaluate, Maps(baseline=run), {}
+    if run not in params.baselines:
+        maps, seen = Maps(folder / "maps"), seen_by(folder / "weights.safetensors")
+    for dataset, split in params.data.evaluate.items():
+        clips, everyone = data.load(params.root, dataset, split), data.load(params.root, dataset)
+        if maps.baseline == "human" and not any(clip.has_observers for clip in clips):
+            continue
+        if maps.baseline == "centre-prior":
+            maps = replace(maps, prior=baselines.centre_prior(params.root, dataset))
+        stride = 1 + sum(clip.n_frames for clip in clips) // frames if frames else 0
+        options = {"seed": params.seed, "seen": seen, "allow_seen": allow_seen}
+        for name in names:
+            every = max(settings.every, stride // protocols.get(name).every)
+            scores = score_clips(clips, maps, name, every=every, everyone=everyone, **options)
+            yield scores, summary(scores, name, settings.resamples, params.seed)

@@ -51,43 +51,35 @@ class Pool:
     """
 
     def __init__(self, clips: Mapping[str, tuple[Size, Sequence[np.ndarray]]]) -> None:
-        self.names = sorted(clips)
-        self.sizes = np.array([clips[name][0] for name in self.names]).reshape(-1, 2)
+        self.size = {name: clips[name][0] for name in sorted(clips)}
+        self._sizes = np.array(list(self.size.values()))
         frames = [np.zeros((0, 3), np.float32)]
-        for name, size in zip(self.names, self.sizes, strict=True):
+        for name, size in self.size.items():
             frames += [inside(points, size).astype(np.float32) for points in clips[name][1]]
         self.points = np.concatenate(frames)
         self.frame_starts = np.cumsum([len(points) for points in frames])
-        self._clip_starts = np.cumsum([0, *(len(clips[name][1]) for name in self.names)])
+        self.clip_starts = np.cumsum([0, *(len(clips[name][1]) for name in self.size)])
+        ranges = map(range, self.clip_starts[:-1], self.clip_starts[1:])
+        self.frames = dict(zip(self.size, ranges, strict=True))  # numbered over all clips
 
     def __len__(self) -> int:
         """Number of frames of all clips."""
         return len(self.frame_starts) - 1
 
-    def size(self, clip: str) -> Size:
-        """(H, W) of one clip."""
-        height, width = self.sizes[self.names.index(clip)].tolist()
-        return height, width
-
-    def frames(self, clip: str) -> range:
-        """The frames of one clip, numbered over all clips."""
-        number = self.names.index(clip)
-        return range(self._clip_starts[number], self._clip_starts[number + 1])
-
     def rows(self, frame: int) -> np.ndarray:
-        """The rows of `points` in one frame, numbered over all clips."""
+        """The rows of `points` in one frame."""
         return np.arange(self.frame_starts[frame], self.frame_starts[frame + 1])
 
     def own(self, clip: str) -> slice:
         """The rows of `points` in one clip."""
-        frames = self.frames(clip)
+        frames = self.frames[clip]
         return slice(self.frame_starts[frames.start], self.frame_starts[frames.stop])
 
     def cells(self, rows: np.ndarray, grid: Size) -> np.ndarray:
         """Rows of `points` -> flat indices at the same relative places of `grid`."""
-        clips = np.searchsorted(self.frame_starts[self._clip_starts], rows, "right") - 1
+        clips = np.searchsorted(self.frame_starts[self.clip_starts], rows, "right") - 1
         x, y = self.points[rows, :2].astype(np.float64).T
-        return to_cells(x, y, self.sizes[clips], grid).astype(np.int32)
+        return to_cells(x, y, self._sizes[clips], grid).astype(np.int32)
 
     @cached_property
     def onsets(self) -> np.ndarray:
@@ -96,7 +88,7 @@ class Pool:
         A row continues a fixation if the previous frame has the same place and observer.
         """
         frame = np.repeat(np.arange(len(self)), np.diff(self.frame_starts))
-        frame += np.searchsorted(self._clip_starts, frame, "right")  # a gap between clips
+        frame += np.searchsorted(self.clip_starts, frame, "right")  # a gap between clips
         order = np.lexsort((frame, *self.points.T))
         where, when = self.points[order], frame[order]
         same = np.zeros(len(order), dtype=bool)
@@ -141,7 +133,7 @@ def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generato
 def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
     """`dhf1k`: for each frame, the fixated pixels of 10 frames of any clip, its own too."""
     parts = [np.zeros(0, np.int32)]
-    for _ in pool.frames(clip):
+    for _ in pool.frames[clip]:
         frames = random.choice(len(pool), min(10, len(pool)), replace=False)
         rows = np.concatenate([pool.rows(frame) for frame in frames])
         parts.append(np.unique(pool.cells(rows, grid)))
@@ -150,12 +142,12 @@ def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) 
 
 def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, clips: int) -> Cells:
     """`salema2019`: one frame of each of `clips` other clips, averaged in 8 bits and halved."""
-    size = pool.size(clip)
-    others = [name for name in pool.names if name != clip and len(pool.frames(name))]
+    size = pool.size[clip]
+    others = [name for name, frames in pool.frames.items() if name != clip and frames]
     chosen = random.choice(len(others), min(clips, len(others)), replace=False)
     total = np.zeros(size, np.float32)
     for number in chosen:
-        frames, shape = pool.frames(others[number]), pool.size(others[number])
+        frames, shape = pool.frames[others[number]], pool.size[others[number]]
         rows = pool.rows(frames[random.integers(len(frames))])
         points = np.zeros(shape, np.float32)
         points.flat[pool.cells(rows, shape)] = 255

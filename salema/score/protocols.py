@@ -97,7 +97,7 @@ class Protocol:
 
     def negatives(self, pool: Pool, clip: str, seed: int = 0) -> Negatives:
         """The negatives of one clip in s-AUC."""
-        grid = self.grid(pool.size(clip))
+        grid = self.grid(pool.size[clip])
         drawn = self.draw(pool, clip, grid, generator(seed, self.name, clip))
         return Negatives(clip, seed, grid, *drawn)
 
