@@ -1,4 +1,4 @@
-"""Rows to read a table by: what they know, and that they know no more."""
+"""Reference rows: what they use, and that they use nothing else."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_training_maps_that_are_all_blank_give_a_flat_prior(root):
 
 
 def texture(size, seed=0):
-    """Waves of a few sizes in all directions: nothing in it stands out."""
+    """Waves of a few sizes in all directions: no place is salient."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]] / size[0]
     waves = np.zeros(size)

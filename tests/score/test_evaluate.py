@@ -34,7 +34,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     for number, frames in CLIPS.items():
         folder = trees.dhf1k(root, number, frames) / "annotation" / f"{number:04d}"
-        for k in range(frames):  # each clip elsewhere, so that the other clips tell something
+        for k in range(frames):  # each clip elsewhere, so that the other clips are useful negatives
             at = [(5 * (number - 601) + k, 3 * (number - 601))]
             for kind in ("maps", "fixation"):
                 trees.grey(folder / kind / f"{k + 1:04d}.png", at)
@@ -49,7 +49,7 @@ def clips(root):
 
 
 def blurred(clips, lag=0):
-    """Clip -> uint8 (T, H, W): wide blobs `lag` pixels beside the gaze, never flat."""
+    """Clip -> uint8 (T, H, W): wide blobs `lag` pixels to the right of the gaze, never flat."""
     made = {}
     for clip in clips:
         maps = []
@@ -132,7 +132,7 @@ def run(root, tmp_path, monkeypatch, capfd):
 
 @pytest.fixture
 def refused(run):
-    """A command that must end with status 2 and one line, which says how to mend it."""
+    """A command that must end with status 2 and one line, which says how to fix it."""
 
     def command(*words, **options):
         status, out, err = run(*words, **options)
@@ -214,11 +214,11 @@ def test_an_image_may_be_one_picture_or_one_array(tmp_path):
     assert rows(single, clips) == expected
 
 
-def test_maps_that_lie_twice_are_told_and_neither_is_scored(tmp_path, clips, refused):
+def test_two_sets_of_maps_are_reported_and_neither_is_scored(tmp_path, clips, refused):
     made = blurred(clips)
     pictures(arrays(tmp_path / "both", made), made)
-    told = refused(tmp_path / "both")
-    assert "two sets of maps of DHF1K 0601" in told and "0601.npy and 0601 (" in told
+    error = refused(tmp_path / "both")
+    assert "two sets of maps of DHF1K 0601" in error and "0601.npy and 0601 (" in error
     for name in ("a", "b"):
         pictures(tmp_path / "two models" / f"{name}_predictions", made)
     assert "a_predictions/0601 and b_predictions/0601" in refused(tmp_path / "two models")
@@ -232,16 +232,16 @@ def test_a_folder_that_is_none_or_holds_other_maps_gets_one_line(tmp_path, refus
     trees.grey(tmp_path / "file.png", [])
     assert "no such folder of maps" in refused("file.png")
     (tmp_path / "empty").mkdir()
-    told = refused("empty")
-    assert "no maps of DHF1K 0601 in empty" in told and "--split and --videos" in told
+    error = refused("empty")
+    assert "no maps of DHF1K 0601 in empty" in error and "--split and --videos" in error
     assert "evaluate what?" in refused()
 
 
 @pytest.mark.parametrize(("written", "meant"), [("exakt", "exact"), ("dhf-1k", "dhf1k"),
                          ("salema2018", "salema2019"), ("hevc33", "hevc33-peer")])  # fmt: skip
 def test_a_misspelt_protocol_names_the_nearest(refused, mine, written, meant):
-    told = refused(mine, "--protocol", written)
-    assert f"unknown protocol '{written}' (did you mean {meant}?)" in told
+    error = refused(mine, "--protocol", written)
+    assert f"unknown protocol '{written}' (did you mean {meant}?)" in error
 
 
 def test_a_misspelt_set_split_or_range_gets_one_line(refused, mine, tmp_path):
@@ -265,7 +265,7 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, clips, refused):
     made = blurred(clips)
     folder = arrays(tmp_path / "maps", made)
     path = folder / "0602.npy"
-    for wrong, told in [
+    for wrong, error in [
         (made["0602"][:2], "2 maps for the 3 frames of DHF1K 0602"),
         (made["0602"][0], "uint8 (24, 32), not maps (T, H, W)"),
         (made["0602"][..., None], "uint8 (3, 24, 32, 1), not maps (T, H, W)"),
@@ -274,7 +274,7 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, clips, refused):
         (np.full((3, *SIZE), np.nan, np.float32), "bad map of DHF1K 0602, frame 0001"),
     ]:
         np.save(path, wrong)
-        assert told in refused(folder)
+        assert error in refused(folder)
     for content in (b"", b"not an array"):
         path.write_bytes(content)
         assert f"no array of numbers in {path}" in refused(folder)
@@ -301,14 +301,14 @@ def test_a_table_of_scores_is_not_overwritten(mine, tmp_path, refused):
     assert (tmp_path / "mine.csv").read_text() == "kept"
 
 
-def test_maps_that_tell_what_their_weights_saw_are_refused(tmp_path, clips, refused, run):
+def test_maps_of_weights_that_were_trained_on_a_clip_are_refused(tmp_path, clips, refused, run):
     folder = pictures(tmp_path / "maps" / "net_predictions", blurred(clips)).parent
-    told = folder / "net_predictions.json"
-    told.write_text('{"seen": {"DHF1K": ["0602", "0700"], "OSIE": ["1001"]}}')
+    record = folder / "net_predictions.json"
+    record.write_text('{"seen": {"DHF1K": ["0602", "0700"], "OSIE": ["1001"]}}')
     assert "1 clips of DHF1K, 0602 first, were seen" in refused(folder)
     status, out, _ = run(folder, "--allow-seen")
     assert status == 0 and "1 SEEN IN TRAINING" in out
-    told.write_text("[]")
+    record.write_text("[]")
     assert "no list of training clips in" in refused(folder)
 
 
@@ -465,7 +465,7 @@ def test_a_table_of_ours_or_of_a_peer_is_compared_by_the_clips_that_both_have(
     assert "s-AUC" in peer.split("paired")[1]
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "error"), [
     ("model,clip,nss\na,0601,1\nb,0601,2\n", "holds 2 models"),
     ("clip,nss\n0999,1\n", "share no clip"),
     ("video,nss\n0601,1\n", "no column clip"),
@@ -474,10 +474,10 @@ def test_a_table_of_ours_or_of_a_peer_is_compared_by_the_clips_that_both_have(
     ("clip,nss\n0601,good\n", "clip 0601: could not convert"),
     ("clip,nss\n0601,\xff\n", "not a table"),
 ])  # fmt: skip
-def test_a_table_that_cannot_be_compared_gets_one_line(run, mine, tmp_path, text, told):
+def test_a_table_that_cannot_be_compared_gets_one_line(run, mine, tmp_path, text, error):
     (tmp_path / "other.csv").write_bytes(text.encode("latin-1"))
     status, _, err = run(mine, "--paired", "other.csv")
-    assert status == 2 and told in err
+    assert status == 2 and error in err
     assert err.splitlines()[-1].startswith("salema: error: ")
 
 
@@ -508,11 +508,11 @@ def card(path, **seen):
     return path
 
 
-def test_a_clip_that_the_weights_saw_is_refused_or_marked(run, refused, mine, tmp_path):
+def test_a_clip_seen_in_training_is_refused_or_marked(run, refused, mine, tmp_path):
     weights = card(tmp_path / "w.safetensors", DHF1K=["0602", "0009"], SALICON=["0601"])
-    told = refused(mine, "--weights", weights)
-    assert "1 clips of DHF1K, 0602 first, were seen in training" in told
-    assert "--allow-seen marks the row" in told
+    error = refused(mine, "--weights", weights)
+    assert "1 clips of DHF1K, 0602 first, were seen in training" in error
+    assert "--allow-seen marks the row" in error
     status, out, _ = run(mine, "--weights", weights, "--allow-seen", "--csv", "scores.csv")
     assert status == 0 and ", 1 SEEN IN TRAINING;" in out
     table = csv.DictReader((tmp_path / "scores.csv").open())
@@ -522,7 +522,7 @@ def test_a_clip_that_the_weights_saw_is_refused_or_marked(run, refused, mine, tm
     assert run(mine, "--weights", weights, "--videos", "603")[0] == 0
 
 
-def test_weights_that_do_not_tell_what_they_saw_get_one_line(refused, mine, tmp_path):
+def test_weights_without_a_list_of_training_clips_get_one_line(refused, mine, tmp_path):
     assert "no list of training clips in" in refused(mine, "--weights", "none.safetensors")
     (tmp_path / "theirs.pt").write_bytes(b"PK\3\4 something else")
     assert "no list of training clips in" in refused(mine, "--weights", "theirs.pt")
@@ -635,7 +635,7 @@ def test_an_unknown_run_and_missing_maps_get_one_line(study):
     assert not Path("reports").exists()
 
 
-def test_protocols_stand_side_by_side(study):
+def test_protocols_are_compared_in_one_table(study):
     path = evaluate.compare_protocols(study, "static")
     table = list(csv.DictReader(path.open()))
     assert [(row["dataset"], row["protocol"]) for row in table] == [

@@ -112,7 +112,7 @@ def test_negatives_come_from_other_clips(name):
     assert (rows < negatives.grid[0] / 2).all() and (columns < negatives.grid[1] / 2).all()
 
 
-def test_dhf1k_draws_ten_frames_of_any_clip_anew_for_each_frame():
+def test_dhf1k_draws_ten_frames_of_any_clip_for_each_frame():
     frames = [points((number, number)) for number in range(30)]
     negatives = protocols.get("dhf1k").negatives(Pool({"a": (SIZE, frames)}), "a")
     drawn = [set(negatives.at(number) % 64) for number in range(30)]
