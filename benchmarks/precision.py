@@ -11,7 +11,7 @@ from salema import data as datasets
 from salema.model import weights
 from salema.model.network import SaliencyModel
 from salema.score import protocols
-from salema.score.metrics import paired_bootstrap
+from salema.score.statistics import paired_bootstrap
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 PARTS = {"SALICON": "val", "DHF1K": "val", "Hollywood-2": "test", "UCF-sports": "test"}

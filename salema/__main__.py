@@ -279,17 +279,33 @@ def _evaluate_run(parsed: argparse.Namespace) -> int:
 
 
 def _evaluate(parsed: argparse.Namespace) -> int:
-    from salema import data as datasets
+    from salema import data
     from salema.score import evaluate
+    from salema.score.maps import Maps
 
-    if not (parsed.predictions and parsed.dataset):
+    folder, paired, protocol = parsed.predictions, parsed.paired, parsed.protocol
+    if not (folder and parsed.dataset):
         raise SalemaError("evaluate what? (name a folder of maps and --dataset)")
     clips = _dataset(parsed, ground_truth=True)
-    everyone = datasets.load(_root(parsed), parsed.dataset)
-    seen = evaluate.seen_by(parsed.weights)
-    evaluate.evaluate_folder(parsed.predictions, clips, parsed.protocol, every=parsed.every,
-                             seen=seen, allow_seen=parsed.allow_seen, paired=parsed.paired,
-                             csv=parsed.csv, everyone=everyone)  # fmt: skip
+    if not folder.is_dir():
+        raise SalemaError(f"no such folder of maps: {folder} (check the path)")
+    if parsed.csv and parsed.csv.exists():
+        raise SalemaError(f"{parsed.csv} exists (choose another name, or remove it)")
+    everyone, other = data.load(_root(parsed), parsed.dataset), None
+    if paired and not paired.is_dir():
+        other = evaluate.read_scores(paired, [clip.name for clip in clips])
+    options = {"protocol": protocol, "every": parsed.every, "everyone": everyone}
+    seen = evaluate.seen_by(parsed.weights, folder)
+    scores = evaluate.score_clips(
+        clips, Maps(folder), seen=seen, allow_seen=parsed.allow_seen, **options
+    )
+    result = evaluate.summary(scores, protocol)
+    print(evaluate.table(result, f"{clips[0].dataset}, {protocol}"))
+    if parsed.csv:
+        evaluate.write_scores(scores, parsed.csv)
+    if paired:
+        other = other or evaluate.rows(evaluate.score_clips(clips, Maps(paired), **options))
+        print(evaluate.differences(evaluate.rows(scores), other))
     return 0
 
 

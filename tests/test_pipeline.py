@@ -15,6 +15,7 @@ from salema.files import SalemaError
 from salema.predict import sources as predict
 from salema.score import evaluate
 from salema.train import loop
+from salema.score.maps import Maps
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -109,7 +110,7 @@ def test_weights_name_the_clips_that_they_saw_and_those_are_refused(tiny):
     train_clips = data.load(tiny.root, "DHF1K", "train")
     assert seen["DHF1K"] == [clip.name for clip in train_clips]
     assert len(seen["SALICON"]) == len(data.load(tiny.root, "SALICON", "train"))
-    chance = evaluate.Maps(baseline="chance")
+    chance = Maps(baseline="chance")
     with pytest.raises(SalemaError, match="seen in training"):
         evaluate.score_clips(train_clips[:1], chance, seen=seen)
     marked = evaluate.score_clips(train_clips[:1], chance, every=20, seen=seen, allow_seen=True)

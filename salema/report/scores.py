@@ -221,7 +221,7 @@ def _difference(
     params: Params, metric: str, run: pd.DataFrame, control: pd.DataFrame
 ) -> dict | None:
     """One row of `paired` over the clips that both have; None without any."""
-    from salema.score.metrics import paired_bootstrap
+    from salema.score.statistics import paired_bootstrap
 
     values = pd.concat([run[metric], control[metric]], axis=1, join="inner").dropna().to_numpy()
     if not len(values):

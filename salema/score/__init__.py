@@ -3,10 +3,11 @@
 Read in this order:
 
     roc         areas under the ROC curve, by ranks and by thresholds
-    metrics     one pure function a metric
-    negatives   the fixations of all clips, from which s-AUC draws negatives
-    protocols   which definition of a metric, by name
+    metrics     one pure function per metric
+    negatives   the fixations that s-AUC compares with, drawn from the other clips
+    protocols   the definitions of the metrics, by name
+    statistics  means over clips with bootstrap intervals
     baselines   chance, centre prior, spectral residual, one half of the observers
-    maps        where the maps of a clip come from: a folder, or a baseline
-    evaluate    scores clip by clip, with intervals
+    maps        the maps of a clip: from a folder, or of a baseline
+    evaluate    scores clip by clip, tables, the study
 """

@@ -1,34 +1,35 @@
-"""Rows to read a table by: chance, centre prior, spectral residual, one half of the observers.
+"""Reference rows: chance, centre prior, spectral residual, one half of the observers.
 
-None of them looks at more than a user could: the centre prior is fitted on training clips,
-and the observers' row uses fixations, never what a generator knows.
+They use only what is available for real data: the centre prior is fitted on training clips,
+and the row of the observers uses fixations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from salema import data as datasets
+from salema import data
 from salema.data import Clip
 
 PRIOR_SIZE = (96, 128)  # rows, columns: a mean of maps is smooth
-PRIOR_FRAMES = 600  # at most so many training maps, evenly spread over the clips
+PRIOR_FRAMES = 600  # largest number of training maps, evenly spread over the clips
 
 
 def centre_prior(root: Path, dataset: str) -> np.ndarray:
     """The mean ground-truth map of the training clips, float32 `PRIOR_SIZE`, maximum 1.
 
-    Raises:
-        SalemaError: The set has no training clips under `root`.
+    Every frame has the same weight; frames with a blank map are left out. If all maps are
+    blank, the prior is zero everywhere.
     """
-    clips = datasets.load(root, dataset, "train")
+    clips = data.load(root, dataset, "train")
     per_clip = max(1, PRIOR_FRAMES // len(clips))
     total = np.zeros(PRIOR_SIZE, np.float64)
     for clip in clips[:: max(1, len(clips) // PRIOR_FRAMES)]:
-        for frame in np.linspace(0, clip.n_frames - 1, min(per_clip, clip.n_frames)).astype(int):
-            truth = next(clip.maps(int(frame), int(frame) + 1))
+        count = min(per_clip, clip.n_frames)
+        for frame in np.linspace(0, clip.n_frames - 1, count).astype(int).tolist():
+            truth = next(clip.maps(frame, frame + 1))
             if truth is not None and truth.max() > 0:
                 small = cv2.resize(truth, PRIOR_SIZE[::-1], interpolation=cv2.INTER_AREA)
                 total += small / max(small.sum(), 1e-12)
@@ -51,21 +52,30 @@ def spectral_residual(frame: np.ndarray) -> np.ndarray:
 
 
 def split_half(
-    fixations: np.ndarray, observers: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The fixations (N, 3) of one random half of the observers, and of the other half."""
-    half = rng.permutation(observers)[: len(observers) // 2]
-    first = np.isin(fixations[:, 2], half)
-    return fixations[first], fixations[~first]
+    frames: Sequence[np.ndarray], random: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The fixations of one random half of the observers, and those of the other half.
+
+    Args:
+        frames: The fixations (N, 3) of each frame of a clip: x, y, observer.
+        random: Draws the half, once for all frames.
+
+    Returns:
+        Both parts of each frame. Of an odd number of observers, the second half has one more.
+    """
+    observers = np.unique(np.concatenate(frames)[:, 2])
+    half = random.permutation(observers)[: len(observers) // 2]
+    sides = [np.isin(points[:, 2], half) for points in frames]
+    return [(points[side], points[~side]) for points, side in zip(frames, sides, strict=True)]
 
 
 def maps(name: str, clip: Clip, prior: np.ndarray | None) -> Iterator[np.ndarray]:
-    """A baseline's map of every frame of a clip, at any size.
+    """The map of a baseline for every frame of a clip, at any size.
 
     Args:
         name: "chance" (a flat map), "centre-prior" or "spectral-residual".
-        clip: Whose frames.
-        prior: What `centre_prior` gave, for "centre-prior".
+        clip: The clip.
+        prior: The result of `centre_prior`, for "centre-prior".
     """
     if name == "spectral-residual":
         yield from map(spectral_residual, clip.frames())

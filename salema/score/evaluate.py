@@ -1,7 +1,7 @@
-"""Maps x annotations -> scores clip by clip, with confidence intervals over clips.
+"""Maps and annotations -> scores clip by clip, with confidence intervals over clips.
 
-Anybody's maps, by any named protocol, on all cores; never a clip that the weights saw in
-training, unless that is asked for and marked.
+The maps of any model, by any named protocol, on all cores. A clip that the weights were
+trained on is refused unless the caller allows it; its row is then marked.
 """
 
 import csv
@@ -9,112 +9,105 @@ import json
 import math
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from salema import data as datasets
+from salema import data
 from salema.data import Clip
 from salema.files import SalemaError, atomic
 from salema.params import Params, choose
-from salema.score import baselines, metrics, protocols
+from salema.score import baselines, protocols
 from salema.score.maps import Maps
-from salema.score.protocols import METRICS
+from salema.score.negatives import Negatives, Pool, generator
+from salema.score.protocols import METRICS, Protocol
+from salema.score.statistics import bootstrap, paired_bootstrap
 
-NAMES = {"auc_judd": "AUC-J", "auc_shuffled": "s-AUC", "nss": "NSS", "cc": "CC", "sim": "SIM",
-         "kld": "KLD"}  # fmt: skip
-COMPARED = 400  # frames of a set, about, to see how far the protocols differ
+NAMES = dict(zip(METRICS, ("AUC-J", "s-AUC", "NSS", "CC", "SIM", "KLD"), strict=True))
+COMPARED = 400  # approximate number of frames per set on which protocols are compared
 COLUMNS = ("dataset", "clip", "frames", "skipped", "seen", *METRICS)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One clip to score, all that a worker needs."""
-
-    clip: Clip
-    maps: Maps
-    protocol: str
-    every: int
-    seed: int
-    negatives: protocols.Negatives
-    seen: bool
+Frame = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]  # index, map, fixations, density
 
 
 @dataclass
 class Scores:
-    """A clip's scores, frame by frame; None where nobody fixated."""
+    """The scores of a clip, frame by frame; None for a frame without fixations."""
 
     clip: str
     dataset: str
     seen: bool
     frames: list[dict[str, float] | None]
 
-    def row(self) -> dict:
-        """Means over the frames that have gaze, and how many do and do not."""
+    def row(self) -> dict[str, str | int | float | None]:
+        """Means over the frames that have fixations, and the numbers of frames with and without."""
         scored = [frame for frame in self.frames if frame is not None]
-        row = {"dataset": self.dataset, "clip": self.clip, "frames": len(scored),
-               "skipped": len(self.frames) - len(scored), "seen": int(self.seen)}  # fmt: skip
+        row = {"dataset": self.dataset, "clip": self.clip, "frames": len(scored)}
+        row |= {"skipped": len(self.frames) - len(scored), "seen": int(self.seen)}
         for key in METRICS:
             values = [frame[key] for frame in scored if key in frame]
             row[key] = float(np.mean(values)) if values else None
         return row
 
 
-def score_clip(job: Job) -> Scores:
-    """Score every frame that the protocol takes.
+# ---------------------------------------------------------------------- one clip
 
-    Raises:
-        SalemaError: A map is missing or broken.
-    """
+
+def score_clip(
+    clip: Clip, negatives: Negatives, maps: Maps, protocol: Protocol, every: int, seed: int
+) -> list[dict[str, float] | None]:
+    """Scores of each `every`-th of the frames that the protocol takes; see `Scores.frames`."""
     cv2.setNumThreads(1)
-    clip, protocol = job.clip, protocols.get(job.protocol, job.clip.dataset)
-    wanted = set(list(protocol.frames(clip.n_frames))[:: job.every])
-    human = job.maps.baseline == "human"
-    saliencies = repeat(None) if human else job.maps.of(clip)
-    frames, count, end = [], 0, object()
-    observers = _observers(clip) if human else None
-    for index, fixations in enumerate(clip.fixations()):
-        saliency = next(saliencies, end)
-        if saliency is end:
-            break
-        count += 1
-        if index not in wanted:
-            continue
-        if human:
-            rng = protocols.generator(job.seed, clip.name, "halves")
-            first, fixations = baselines.split_half(fixations, observers, rng)
-            if not len(first) or not len(fixations):
-                frames.append(None)
-                continue
-            sigma = datasets.sigma(clip.size)
-            saliency = datasets.blur(first, clip.size, sigma)
-            density = datasets.blur(fixations, clip.size, sigma)
-        else:  # made for this frame only: of a large clip it costs as much as all metrics
-            density = None if protocol.own_density else next(clip.maps(index, index + 1))
+    wanted = protocol.frames(clip.n_frames)[::every]
+    if maps.baseline == "human":
+        frames = _halves(clip, wanted, generator(seed, clip.name, "halves"))
+    else:
+        frames = _predicted(clip, wanted, maps.of(clip), not protocol.own_density)
+    scores = []
+    for index, saliency, points, density in frames:
         try:
-            scores = protocol.score(saliency, fixations, density, clip.size, job.negatives, index)
+            scores.append(protocol.score(saliency, points, density, clip.size, negatives, index))
         except ValueError as error:
             where = f"{clip.dataset} {clip.name}, frame {clip.frame_names[index]}"
             raise SalemaError(f"bad map of {where}: {error} (predict this clip again)") from error
-        frames.append(scores)
-    more = job.maps.folder is not None and next(saliencies, end) is not end
-    if count < clip.n_frames or more:
+    return scores
+
+
+def _predicted(
+    clip: Clip, wanted: range, maps: Iterator[np.ndarray], with_density: bool
+) -> Iterator[Frame]:
+    """The wanted frames with their maps; the clip must have exactly one map per frame."""
+    count = 0
+    for count, saliency in enumerate(maps, 1):
+        if count > clip.n_frames:
+            break
+        if count - 1 in wanted:
+            (points,) = clip.fixations(count - 1, count)
+            # Only for wanted frames: the density of a large frame is as slow as all metrics.
+            (density,) = clip.maps(count - 1, count) if with_density else (None,)
+            yield count - 1, saliency, points, density
+    if count != clip.n_frames:
+        found = f"more than {clip.n_frames}" if count > clip.n_frames else count
         raise SalemaError(
-            f"{'more than ' * more}{count} maps for the {clip.n_frames} frames of "
-            f"{clip.dataset} {clip.name} (predict this clip again)"
+            f"{found} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name} "
+            "(predict this clip again)"
         )
-    return Scores(clip.name, clip.dataset, job.seen, frames)
 
 
-def _observers(clip: Clip) -> np.ndarray:
-    found = [np.unique(points[:, 2]) for points in clip.fixations() if len(points)]
-    return np.unique(np.concatenate(found)) if found else np.zeros(0)
+def _halves(clip: Clip, wanted: range, random: np.random.Generator) -> Iterator[Frame]:
+    """The wanted frames: one half of the observers is the map, the other the ground truth."""
+    halves, sigma = baselines.split_half(list(clip.fixations()), random), data.sigma(clip.size)
+    for index in wanted:
+        first, second = halves[index]
+        second = second if len(first) else first  # no fixations at all: such a frame has no score
+        maps = [data.blur(points, clip.size, sigma) for points in (first, second)]
+        yield index, maps[0], second, maps[1]
 
 
 # ---------------------------------------------------------------------- many clips
@@ -134,92 +127,126 @@ def score_clips(
     """Score clips of one data set on all cores.
 
     Args:
-        clips: Of one set; their fixations are each other's negatives in s-AUC.
+        clips: Clips of one set; their fixations are each other's negatives in s-AUC.
         maps: Where the maps come from.
         protocol: See `salema.score.protocols`.
         every: Score each n-th of the frames that the protocol takes, at least 1.
-        seed: Of every draw.
+        seed: Seed of every draw.
         seen: Data set -> clips that the weights were trained on.
-        allow_seen: Score those too, marked; otherwise they are refused.
-        everyone: All clips of the set: where the protocol wants it, theirs are the negatives.
+        allow_seen: Score those too, and mark them; otherwise they are an error.
+        everyone: All clips of the set, which are the negatives if the protocol says so.
 
     Raises:
         SalemaError: A clip was seen in training, or maps are missing or broken.
     """
     if every < 1:
         raise SalemaError(f"--every must be at least 1, not {every} (1 scores each frame)")
-    chosen = protocols.get(protocol, clips[0].dataset)
-    leaked = [c.name for c in clips if c.name in set((seen or {}).get(c.dataset, []))]
+    dataset = clips[0].dataset
+    rules = protocols.get(protocol, dataset)
+    trained = set((seen or {}).get(dataset, []))
+    leaked = [clip.name for clip in clips if clip.name in trained]
     if leaked and not allow_seen:
         raise SalemaError(
-            f"{len(leaked)} clips of {clips[0].dataset}, {leaked[0]} first, were seen in training "
+            f"{len(leaked)} clips of {dataset}, {leaked[0]} first, were seen in training "
             "(their scores prove nothing; --allow-seen marks the row)"
         )
-    others = everyone if everyone is not None and chosen.whole_set else clips
-    pool = protocols.Pool({c.name: (c.size, list(c.fixations())) for c in others})
-    jobs = [
-        Job(clip, maps, protocol, every, seed, chosen.negatives(pool, clip.name, seed),
-            clip.name in leaked)
-        for clip in clips
-    ]  # fmt: skip
-    bar = {"total": len(jobs), "desc": clips[0].dataset, "unit": "clip", "disable": None}
-    workers = min(os.cpu_count() or 1, len(jobs))
+    others = everyone if everyone is not None and rules.whole_set else clips
+    pool = Pool({clip.name: (clip.size, list(clip.fixations())) for clip in others})
+    negatives = [rules.negatives(pool, clip.name, seed) for clip in clips]
+    score = partial(score_clip, maps=maps, protocol=rules, every=every, seed=seed)
+    progress = partial(tqdm, total=len(clips), desc=dataset, unit="clip", disable=None)
+    workers = min(os.cpu_count() or 1, len(clips))
     if workers == 1 or sum(clip.n_frames for clip in clips) < 50:
-        return [score_clip(job) for job in tqdm(jobs, **bar)]
-    # spawn: a fork of a process with threads (torch, notebooks) may hang.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as executor:
-        share = max(1, len(jobs) // (8 * workers))
-        return list(tqdm(executor.map(score_clip, jobs, chunksize=share), **bar))
+        frames = list(progress(map(score, clips, negatives)))
+    else:  # spawn: a fork of a process with threads (torch, notebooks) may hang
+        context, share = multiprocessing.get_context("spawn"), max(1, len(clips) // (8 * workers))
+        with ProcessPoolExecutor(workers, mp_context=context) as executor:
+            frames = list(progress(executor.map(score, clips, negatives, chunksize=share)))
+    return [
+        Scores(clip.name, dataset, clip.name in trained, scores)
+        for clip, scores in zip(clips, frames, strict=True)
+    ]
 
 
-def summary(scores: Sequence[Scores], protocol: str, resamples: int, seed: int) -> dict:
-    """Means with 95 % bootstrap intervals over clips, and what was counted.
+def rows(scores: Iterable[Scores]) -> dict[str, dict]:
+    """Clip -> `Scores.row`."""
+    return {score.clip: score.row() for score in scores}
+
+
+def summary(
+    scores: Sequence[Scores], protocol: str, resamples: int = 10_000, seed: int = 0
+) -> dict:
+    """Means with 95 % bootstrap intervals over clips, and the counts.
 
     Keys: clips, frames, skipped, seen, protocol, and for each metric `m`: m, m_low, m_high.
     A metric that no frame has is left out.
     """
-    rows = [s.row() for s in scores]
-    chosen = protocols.get(protocol, scores[0].dataset)
-    totals = chosen.aggregate({s.clip: s.frames for s in scores}, seed)
-    result = {"clips": len(rows), "frames": sum(r["frames"] for r in rows),
-              "skipped": sum(r["skipped"] for r in rows), "seen": sum(r["seen"] for r in rows),
-              "protocol": protocol}  # fmt: skip
-    for key, mean in totals.items():
-        used = [r for r in rows if r[key] is not None]
-        values = np.array([r[key] for r in used])
-        weights = np.array([r["frames"] if chosen.mean == "frames" else 1 for r in used])
-        low, high = _interval(values, weights, resamples, seed)
+    clips, rules = [s.row() for s in scores], protocols.get(protocol, scores[0].dataset)
+    counts = {key: sum(row[key] for row in clips) for key in ("frames", "skipped", "seen")}
+    result = {"clips": len(clips), **counts, "protocol": protocol}
+    for key, mean in rules.aggregate({s.clip: s.frames for s in scores}, seed).items():
+        used = [row for row in clips if row[key] is not None]
+        values = np.array([row[key] for row in used])
+        weights = None if rules.frame_limit is None else np.array([r["frames"] for r in used])
+        _, low, high = bootstrap(values, resamples, seed, weights)
         result |= {key: mean, f"{key}_low": low, f"{key}_high": high}
     return result
 
 
-def _interval(
-    values: np.ndarray, weights: np.ndarray, resamples: int, seed: int
-) -> tuple[float, float]:
-    """95 % percentile interval of the weighted mean, clips drawn with replacement."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(values), size=(resamples, len(values)))
-    means = (values * weights)[drawn].sum(1) / weights[drawn].sum(1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+# ---------------------------------------------------------------------- tables
 
 
-def write_rows(rows: Sequence[dict], path: Path) -> None:
-    """The table clip by clip, as CSV."""
+def table(result: dict, title: str) -> str:
+    """A summary as lines of text."""
+    mark = f", {result['seen']} SEEN IN TRAINING" if result["seen"] else ""
+    lines = [
+        f"{title}: {result['clips']} clips, {result['frames']} frames scored, "
+        f"{result['skipped']} without gaze{mark}; 95 % bootstrap over clips"
+    ]
+    for key in METRICS:
+        if key in result:
+            low, high = result[f"{key}_low"], result[f"{key}_high"]
+            lines.append(f"  {NAMES[key]:6} {result[key]:7.4f}  [{low:.4f}, {high:.4f}]")
+    return "\n".join(lines)
+
+
+def differences(rows: dict[str, dict], other: dict[str, dict], resamples: int = 10_000) -> str:
+    """Paired differences, rows - other, over the clips in both tables, as lines of text."""
+    shared = sorted(set(rows) & set(other))
+    lines = [f"paired difference over {len(shared)} clips; 95 % bootstrap"]
+    for key in METRICS:
+        pairs = [(rows[clip].get(key), other[clip].get(key)) for clip in shared]
+        pairs = np.array([pair for pair in pairs if None not in pair], float)
+        if len(pairs):
+            mean, low, high = paired_bootstrap(*pairs.T, resamples)
+            sure = "" if low <= 0 <= high else "  *"
+            lines.append(f"  {NAMES[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
+    return "\n".join([*lines, "  * the interval does not contain 0"])
+
+
+def write_scores(scores: Iterable[Scores], path: Path) -> None:
+    """One row per clip, as CSV."""
+    rows = [score.row() for score in scores]
+    text = [{k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    _write_csv(text, COLUMNS, path)
+
+
+def _write_csv(rows: list[dict], columns: Sequence[str], path: Path) -> None:
     with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()})
+        writer.writerows(rows)
 
 
-def read_rows(path: Path) -> dict[str, dict[str, float]]:
-    """A table clip by clip -> clip -> metric -> score; also peers' (auc, sauc) columns.
+def _rounded(row: dict, digits: int) -> dict:
+    return {k: round(v, digits) if isinstance(v, float) else v for k, v in row.items()}
 
-    Raises:
-        SalemaError: There is no such table, it names no clips, or holds something else
-            than numbers.
+
+def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]:
+    """A table of one row per clip -> clip -> metric -> score.
+
+    It may come from `write_scores` or from others, with columns auc and sauc. It must have
+    at least one of `clips`.
     """
     renamed = {"auc": "auc_judd", "sauc": "auc_shuffled"}
     try:
@@ -230,189 +257,109 @@ def read_rows(path: Path) -> dict[str, dict[str, float]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise SalemaError(f"not a table: {path} (check --paired)") from error
     if not rows or "clip" not in rows[0]:
-        raise SalemaError(f"no column clip in {path} (a row a clip is expected)")
+        raise SalemaError(f"no column clip in {path} (one row per clip is expected)")
     models = list(dict.fromkeys(row.get("model") for row in rows))
     if len(models) > 1:
         raise SalemaError(f"{path} holds {len(models)} models (keep the rows of one: {models})")
-    table = {}
+    scores = {}
     for row in rows:
-        scores = {renamed.get(k, k): v for k, v in row.items()}
-        scores = {k: v for k, v in scores.items() if k in METRICS and v}
+        cells = {renamed.get(column, column): cell for column, cell in row.items() if cell}
+        where = f"{path}, clip {row['clip']}"
         try:
-            table[row["clip"]] = {k: float(v) for k, v in scores.items()}
+            found = {key: float(cells[key]) for key in METRICS if key in cells}
         except ValueError as error:
-            raise SalemaError(f"{path}, clip {row['clip']}: {error} (mend that row)") from error
-        if not all(map(math.isfinite, table[row["clip"]].values())):
-            raise SalemaError(f"{path}, clip {row['clip']}: a score is not finite (mend that row)")
-    return table
+            raise SalemaError(f"{where}: {error} (fix that row)") from error
+        if not all(map(math.isfinite, found.values())):
+            raise SalemaError(f"{where}: a score is not finite (fix that row)")
+        scores[row["clip"]] = found
+    if not set(clips) & set(scores):
+        raise SalemaError(f"{path} and these maps share no clip (compare the same data set)")
+    return scores
 
 
-# ---------------------------------------------------------------------- what the commands do
+# ---------------------------------------------------------------------- clips seen in training
 
 
-def evaluate_folder(
-    folder: Path, clips: Sequence[Clip], protocol: str, *, every: int = 1,
-    seen: dict[str, list[str]] | None = None, allow_seen: bool = False,
-    paired: Path | None = None, csv: Path | None = None, resamples: int = 10_000,
-    everyone: Sequence[Clip] | None = None,
-) -> dict:  # fmt: skip
-    """Score anybody's maps, print a table with intervals, and return the summary.
+def seen_by(weights: Path | None, maps: Path | None = None) -> dict[str, list[str]]:
+    """Data set -> training clips, from a weights file of ours and from a folder of maps.
 
-    What `salema predict --dataset` left beside its maps tells which clips their weights saw.
-
-    Raises:
-        SalemaError: Maps are missing, a clip was seen, the tables share no clip, or `csv`
-            exists.
+    `salema predict --dataset` writes the clips to `<model>_predictions.json` next to its maps.
     """
-    if not folder.is_dir():
-        raise SalemaError(f"no such folder of maps: {folder} (check the path)")
-    if csv is not None and csv.exists():
-        raise SalemaError(f"{csv} exists (choose another name, or remove it)")
-    table_of_others = None if paired is None or paired.is_dir() else read_rows(paired)
-    if table_of_others is not None and not {clip.name for clip in clips} & set(table_of_others):
-        raise SalemaError(f"{paired} and these maps share no clip (compare the same data set)")
-    seen = _union(seen or {}, *map(told_by, sorted(folder.glob("*_predictions.json"))))
-    options = {"every": every, "seen": seen, "allow_seen": allow_seen, "everyone": everyone}
-    scores = score_clips(clips, Maps(folder), protocol, **options)
-    result = summary(scores, protocol, resamples, seed=0)
-    print(table(result, f"{clips[0].dataset}, {protocol}"))
-    if csv is not None:
-        write_rows([s.row() for s in scores], csv)
-    if paired is not None:
-        other = table_of_others
-        if other is None:
-            others = score_clips(clips, Maps(paired), protocol, every=every, everyone=everyone)
-            other = {s.clip: s.row() for s in others}
-        print(differences({s.clip: s.row() for s in scores}, other, resamples))
-    return result
+    files = [] if maps is None else sorted(maps.glob("*_predictions.json"))
+    seen = {}
+    for path in [weights, *files] if weights else files:
+        for dataset, clips in _training_clips(path).items():
+            seen.setdefault(dataset, []).extend(clips)
+    return seen
 
 
-def table(result: dict, title: str) -> str:
-    """A summary as lines of text."""
-    mark = f", {result['seen']} SEEN IN TRAINING" if result["seen"] else ""
-    lines = [f"{title}: {result['clips']} clips, {result['frames']} frames scored, "
-             f"{result['skipped']} without gaze{mark}; 95 % bootstrap over clips"]  # fmt: skip
-    for key in METRICS:
-        if key in result:
-            low, high = result[f"{key}_low"], result[f"{key}_high"]
-            lines.append(f"  {NAMES[key]:6} {result[key]:7.4f}  [{low:.4f}, {high:.4f}]")
-    return "\n".join(lines)
-
-
-def differences(rows: dict[str, dict], other: dict[str, dict], resamples: int) -> str:
-    """Paired differences, rows - other, over the clips that both have, as lines of text.
-
-    Raises:
-        SalemaError: They share no clip.
-    """
-    shared = sorted(set(rows) & set(other))
-    if not shared:
-        raise SalemaError("the two tables share no clip (compare the same data set)")
-    lines = [f"paired difference over {len(shared)} clips; 95 % bootstrap"]
-    for key in METRICS:
-        pairs = [(rows[c].get(key), other[c].get(key)) for c in shared]
-        pairs = np.array([pair for pair in pairs if None not in pair], float)
-        if len(pairs):
-            mean, low, high = metrics.paired_bootstrap(pairs[:, 0], pairs[:, 1], resamples)
-            sure = "" if low <= 0 <= high else "  *"
-            lines.append(f"  {NAMES[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
-    return "\n".join([*lines, "  * the interval does not contain 0"])
-
-
-def seen_by(weights: Path | None) -> dict[str, list[str]]:
-    """Data set -> training clips, as a weights file of ours tells; {} without one."""
-    if weights is None:
-        return {}
-    from safetensors import SafetensorError, safe_open
-
+def _training_clips(path: Path) -> dict[str, list[str]]:
     try:
-        with safe_open(weights, "np") as file:
-            return json.loads((file.metadata() or {})["salema"])["seen"]
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise SalemaError(f"{weights} does not tell its training clips (is it ours?)") from error
+        if path.suffix == ".json":
+            text = path.read_text(encoding="utf-8")
+        else:
+            with safe_open(path, "np") as file:
+                text = (file.metadata() or {})["salema"]
+        return {dataset: list(clips) for dataset, clips in json.loads(text)["seen"].items()}
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SalemaError(f"no list of training clips in {path} (is it a file of ours?)") from error
 
 
-def told_by(path: Path) -> dict[str, list[str]]:
-    """Data set -> training clips, as `salema predict --dataset` tells beside its maps.
-
-    Raises:
-        SalemaError: It is something else.
-    """
-    try:
-        seen = json.loads(path.read_text(encoding="utf-8"))["seen"]
-        return {dataset: list(clips) for dataset, clips in seen.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SalemaError(f"{path} does not tell what its maps' weights saw (move it)") from error
-
-
-def _union(*some: dict[str, list[str]]) -> dict[str, list[str]]:
-    names = dict.fromkeys(name for seen in some for name in seen)
-    return {name: sorted({c for seen in some for c in seen.get(name, [])}) for name in names}
-
-
-def compare_protocols(params: Params, run: str) -> Path:
-    """Score a run's clips by every protocol; writes `reports/<profile>/protocols.csv`.
-
-    Of a set with more than `COMPARED` frames each n-th is taken: on 1080p the older
-    definitions take a tenth of a second a frame.
-
-    Raises:
-        SalemaError: No such run, or its maps are missing.
-    """
-    choose(run, params.runs, "run")
-    maps, seen = Maps(params.run_folder(run) / "maps"), seen_by(_weights_of(params, run))
-    columns = ("protocol", "dataset", "clips", "frames", *METRICS)
-    path = params.report_folder / "protocols.csv"
-    with atomic(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        for dataset, split in params.data.evaluate.items():
-            clips, everyone = (datasets.load(params.root, dataset, part) for part in (split, None))
-            stride = 1 + sum(clip.n_frames for clip in clips) // COMPARED
-            for protocol in protocols.NAMES:
-                every = max(params.evaluate.every, stride // protocols.get(protocol).every)
-                scores = score_clips(clips, maps, protocol, every=every, seed=params.seed,
-                                     seen=seen, everyone=everyone)  # fmt: skip
-                row = summary(scores, protocol, params.evaluate.resamples, params.seed)
-                rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-                writer.writerow({"dataset": dataset, **rounded})
-    return path
-
-
-def _weights_of(params: Params, run: str) -> Path:
-    return params.run_folder(run) / "weights.safetensors"
+# ---------------------------------------------------------------------- the study
 
 
 def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
-    """The study: score a run, or a baseline, on every set of the profile.
+    """Score a run of the study, or a baseline, on every set of the profile.
 
     Writes `reports/<profile>/metrics/<run>.csv` and `.json`; returns the latter.
-
-    Raises:
-        SalemaError: No such run, its maps are missing, or a clip was seen in training.
     """
     choose(run, [*params.runs, *params.baselines], "run")
-    baseline = run if run in params.baselines else None
-    folder = params.run_folder(run)
-    seen = {} if baseline else seen_by(_weights_of(params, run))
-    settings, rows, result = params.evaluate, [], {}
-    for dataset, split in params.data.evaluate.items():
-        clips = datasets.load(params.root, dataset, split)
-        if baseline == "human" and not any(clip.has_observers for clip in clips):
-            continue
-        prior = None
-        if baseline == "centre-prior":
-            prior = baselines.centre_prior(params.root, dataset)
-        maps = Maps(None if baseline else folder / "maps", baseline, prior)
-        scores = score_clips(clips, maps, settings.protocol, every=settings.every,
-                             seed=params.seed, seen=seen, allow_seen=allow_seen,
-                             everyone=datasets.load(params.root, dataset))  # fmt: skip
-        rows += [s.row() for s in scores]
-        result[dataset] = summary(scores, settings.protocol, settings.resamples, params.seed)
+    found = list(_study(params, run, [params.evaluate.protocol], allow_seen))
     target = params.report_folder / "metrics" / f"{run}.json"
-    write_rows(rows, target.with_suffix(".csv"))
+    write_scores([score for scores, _ in found for score in scores], target.with_suffix(".csv"))
     with atomic(target) as part:
-        rounded = {d: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()}
-                   for d, s in result.items()}  # fmt: skip
-        part.write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+        result = {scores[0].dataset: _rounded(means, 6) for scores, means in found}
+        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return target
+
+
+def compare_protocols(params: Params, run: str) -> Path:
+    """Score a run by every protocol; writes and returns `reports/<profile>/protocols.csv`.
+
+    Each n-th frame is scored in a set with more than `COMPARED` frames: on 1080p video the
+    older definitions take a tenth of a second per frame.
+    """
+    choose(run, params.runs, "run")
+    found = _study(params, run, protocols.NAMES, frames=COMPARED)
+    rows = [{"dataset": scores[0].dataset} | _rounded(means, 4) for scores, means in found]
+    path = params.report_folder / "protocols.csv"
+    _write_csv(rows, ("protocol", "dataset", "clips", "frames", *METRICS), path)
+    return path
+
+
+def _study(
+    params: Params,
+    run: str,
+    names: Sequence[str],
+    allow_seen: bool = False,
+    frames: int | None = None,
+) -> Iterator[tuple[list[Scores], dict]]:
+    """Scores and summary of a run, or a baseline, set by set and protocol by protocol.
+
+    With `frames`, each n-th frame of a set is scored so that about that many are.
+    """
+    folder, settings, maps, seen = params.run_folder(run), params.evaluate, Maps(baseline=run), {}
+    if run not in params.baselines:
+        maps, seen = Maps(folder / "maps"), seen_by(folder / "weights.safetensors")
+    for dataset, split in params.data.evaluate.items():
+        clips, everyone = data.load(params.root, dataset, split), data.load(params.root, dataset)
+        if maps.baseline == "human" and not any(clip.has_observers for clip in clips):
+            continue
+        if maps.baseline == "centre-prior":
+            maps = replace(maps, prior=baselines.centre_prior(params.root, dataset))
+        stride = 1 + sum(clip.n_frames for clip in clips) // frames if frames else 0
+        options = {"seed": params.seed, "seen": seen, "allow_seen": allow_seen}
+        for name in names:
+            every = max(settings.every, stride // protocols.get(name).every)
+            scores = score_clips(clips, maps, name, every=every, everyone=everyone, **options)
+            yield scores, summary(scores, name, settings.resamples, params.seed)

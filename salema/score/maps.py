@@ -1,4 +1,4 @@
-"""Where the maps of a clip come from: anybody's folder, or a baseline."""
+"""The maps of a clip: from anybody's folder, or of a baseline."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,31 +10,27 @@ import numpy as np
 from salema.data import Clip
 from salema.data.sets import PARTS
 from salema.files import SalemaError
-from salema.media import write as writers
+from salema.media import write
 from salema.score import baselines
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Where the maps of a clip come from: a folder, or a baseline."""
+    """Where maps come from: a folder, or a baseline with its prior, if it has one."""
 
     folder: Path | None = None
     baseline: str | None = None
     prior: np.ndarray | None = field(default=None, repr=False)
 
     def of(self, clip: Clip) -> Iterator[np.ndarray]:
-        """One (h, w) map a frame, in order.
-
-        Raises:
-            SalemaError: There are none for this clip, or one is missing or broken.
-        """
+        """One (h, w) map per frame, in order."""
         if self.baseline is not None:
             return baselines.maps(self.baseline, clip, self.prior)
         return _stored(self.folder, clip)
 
 
 def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
-    """Maps that lie in a folder: a gray video, an array, or pictures named like the frames."""
+    """The maps in a folder: a gray video, an array, or pictures named after the frames."""
     found = _places(folder, clip)
     if not found:
         raise SalemaError(
@@ -44,14 +40,14 @@ def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
     if len(found) > 1:
         both = " and ".join(str(path.relative_to(folder)) for path in found[:2])
         raise SalemaError(
-            f"maps of {clip.dataset} {clip.name} lie twice in {folder}: {both} (keep one of them)"
+            f"two sets of maps of {clip.dataset} {clip.name} in {folder}: {both} (keep one of them)"
         )
     path = found[0]
     if path.is_dir():
         return _pictures(path, clip)
     match path.suffix:
         case ".mkv":
-            return writers.read_gray(path)
+            return write.read_gray(path)
         case ".npy":
             return _array(path, clip)
     return iter([_picture(path)])
@@ -60,8 +56,8 @@ def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
 def _places(folder: Path, clip: Clip) -> list[Path]:
     """The files and folders that hold the maps of a clip, wherever `salema predict` puts them.
 
-    That is right in the folder, or below the set's name (and its part), or below
-    `<model>_predictions`; or, as the original has it, in such a folder inside the clip's own.
+    This is in the folder itself, below the name of the data set (and of its part), below
+    `<model>_predictions`, or, as in the original, in such a folder inside the clip's own.
     """
     parts = [folder / PARTS[clip.split], folder / clip.dataset / PARTS[clip.split]]
     bases = [folder, folder / clip.dataset, *parts, *sorted(folder.glob("*_predictions"))]
@@ -75,19 +71,21 @@ def _places(folder: Path, clip: Clip) -> list[Path]:
 
 
 def _array(path: Path, clip: Clip) -> Iterator[np.ndarray]:
-    """The maps in a `.npy` file: (T, H, W), or (H, W) of an image."""
+    """The maps in a `.npy` file: (T, H, W), or (H, W) for an image."""
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
         maps = maps[None] if maps.ndim == 2 and clip.n_frames == 1 else maps
     except (OSError, ValueError, EOFError, AttributeError) as error:
         raise SalemaError(f"no array of numbers in {path} (predict this clip again)") from error
     if maps.ndim != 3 or maps.dtype.kind not in "fiu":
-        raise SalemaError(f"{path} holds {maps.dtype} {maps.shape}, not maps (T, H, W) (mend it)")
+        raise SalemaError(
+            f"{path} holds {maps.dtype} {maps.shape}, not maps (T, H, W) (predict this clip again)"
+        )
     return iter(maps)
 
 
 def _pictures(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
-    """Pictures by the frames' names, as text or as numbers (0001 is 00001)."""
+    """Pictures by the names of the frames, as text or as numbers (0001 is 00001)."""
     numbered = {p.stem: p for p in folder.glob("*.png")}
     by_number = {int(stem): p for stem, p in numbered.items() if stem.isdecimal()}
     for name in clip.frame_names:
@@ -98,6 +96,7 @@ def _pictures(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
 
 
 def _picture(path: Path) -> np.ndarray:
+    """Float32 (H, W) in the gray levels of the file, 8 or 16 bits; the mean of its channels."""
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise SalemaError(f"broken picture: {path} (predict this clip again)")

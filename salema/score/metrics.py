@@ -1,25 +1,25 @@
-"""How well a saliency map predicts where people looked: one pure function a metric.
+"""How well a saliency map predicts where people looked: one pure function per metric.
 
 | metric | compares the map with | chance | best |
 |---|---|---|---|
-| `auc_judd` | fixations, against all pixels that nobody fixated | 0.5 | 1 |
+| `auc_judd` | fixations, against all pixels without a fixation | 0.5 | 1 |
 | `auc_shuffled` | fixations, against fixations of other clips | 0.5 | 1 |
 | `nss` | fixations | 0 | unbounded |
 | `cc` | density | 0 | 1 |
 | `sim` | density | above 0 | 1 |
 | `kld` | density | above 0 | 0 (lower is better) |
 
-A saliency map is (H, W) of any real scale: every metric is the same for `a * map + b`
-with a > 0. Places (fixations, negatives) are an (H, W) mask, or (N,) flat indices
-`y * W + x`, in which a pixel may come twice and then counts twice. A density is (H, W)
->= 0: the fixations, blurred.
+A saliency map is (H, W) of any real scale: every metric gives the same score for
+`a * map + b` with a > 0. Fixations and negatives are an (H, W) mask, or (N,) flat indices
+`y * W + x`; a pixel that occurs twice among the indices counts twice. A density is
+(H, W) >= 0: the blurred fixations.
 
-Degenerate input is decided here. A constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the
-SIM and KLD of the uniform distribution; a constant density is the uniform distribution
-too. ValueError names the rule where there is no fixation, no negative or a blank density,
-where shapes differ, and where a map holds NaN or infinity. Nothing here returns NaN.
+Degenerate input: a constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the SIM and KLD of
+the uniform distribution; a constant density is the uniform distribution too. Every
+function raises ValueError if there is no fixation, no negative or a blank density, if
+shapes differ, or if a map holds NaN or infinity. No function returns NaN.
 
-The AUCs are exact (`salema.score.roc`). All passes go over blocks that stay in the cache.
+The AUCs are exact (see `roc`). All passes work on blocks that stay in the cache.
 """
 
 from typing import NamedTuple
@@ -28,12 +28,11 @@ import numpy as np
 
 from salema.score.roc import Map, auc, auc_against_rest, read_map
 
-EPSILON = 2.2e-16
-"""Added inside `kld`, as in the field's code: the spacing of doubles at 1."""
+EPSILON = 2.2e-16  # added inside `kld`, as in the field's code: the spacing of doubles at 1
 
 
 class _Moments(NamedTuple):
-    """Of a map and of a density, both in [0, 1]."""
+    """Of a map and of a density, both scaled to [0, 1]."""
 
     mean: float
     variance: float
@@ -80,14 +79,8 @@ def _moments(image: Map, target: Map | None = None) -> _Moments:
         if target is not None:
             b = target.unit(block, scratch[1])
             sums[2:] += b.sum(), b @ b, a @ b
-    mean, square, target_mean, target_square, product = (sums / len(image.values)).tolist()
-    return _Moments(
-        mean,
-        square - mean**2,
-        target_mean,
-        target_square - target_mean**2,
-        product - mean * target_mean,
-    )
+    x, xx, y, yy, xy = (sums / len(image.values)).tolist()
+    return _Moments(x, xx - x**2, y, yy - y**2, xy - x * y)
 
 
 def _nss(image: Map, places: np.ndarray, moments: _Moments) -> float:
@@ -105,7 +98,7 @@ def _cc(image: Map, target: Map, moments: _Moments) -> float:
 
 
 def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
-    """SIM and KLD of the two as distributions; without any mass, the uniform one."""
+    """SIM and KLD of the two as distributions; a map without mass is the uniform one."""
     n, shared, divergence = len(image.values), 0.0, 0.0
     if moments.mean:
         image = image._replace(scale=image.scale / (n * moments.mean))
@@ -126,19 +119,24 @@ def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
     return float(min(shared, 1.0)), float(divergence)
 
 
+def _with_density(saliency: np.ndarray, density: np.ndarray) -> tuple[Map, Map, _Moments]:
+    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
+    return image, target, _moments(image, target)
+
+
 def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
-    """Area under the ROC curve, fixations against all pixels that nobody fixated.
+    """Area under the ROC curve of the fixations against all pixels without a fixation.
 
     Args:
         saliency: (H, W), any real scale; only the order of its pixels matters.
         fixations: (H, W) mask, or (N,) flat indices.
 
     Returns:
-        The exact area in [0, 1]: 0.5 is chance, higher is better. (The usual trapezoid
-        over the thresholds of n fixations lies about 1 / (2 n) above it.)
+        The exact area in [0, 1]: 0.5 is chance, higher is better; a constant map scores
+        0.5. (The usual trapezoid over n thresholds lies about 1 / (2 n) above it.)
 
     Raises:
-        ValueError: As the module says, or every pixel is fixated.
+        ValueError: As stated in the module, or every pixel is fixated.
 
     Source: Judd et al., ICCV 2009; Riche et al., ICCV 2013.
     """
@@ -146,10 +144,10 @@ def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
 
 
 def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
-    """Area under the ROC curve, fixations against places that were fixated in other clips.
+    """Area under the ROC curve of the fixations against fixations of other clips.
 
-    A map that only knows that people look at the centre gains nothing here. WHICH other
-    fixations are the negatives is a matter of protocol (`salema.score.protocols`).
+    A map that only knows the centre bias scores about 0.5. The protocol determines which
+    fixations are the negatives (see `salema.score.negatives`).
 
     Args:
         saliency: (H, W), any real scale; only the order of its pixels matters.
@@ -157,7 +155,10 @@ def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndar
         negatives: (H, W) mask, or (M,) flat indices; may overlap the fixations.
 
     Returns:
-        The exact area in [0, 1]: 0.5 is chance, higher is better.
+        The exact area in [0, 1]: 0.5 is chance, higher is better; a constant map scores 0.5.
+
+    Raises:
+        ValueError: As stated in the module.
 
     Source: Tatler, Baddeley and Gilchrist, Vision Research 45(5), 2005.
     """
@@ -174,8 +175,11 @@ def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
         fixations: (H, W) mask, or (N,) flat indices.
 
     Returns:
-        NSS in standard deviations (of all pixels, as a population). 0 is chance; higher is
+        NSS in standard deviations (of all pixels, as a population). 0 is chance, higher is
         better. A constant map scores 0.0: it ranks no pixel above another.
+
+    Raises:
+        ValueError: As stated in the module.
 
     Source: Peters et al., Vision Research 45(18), 2005.
     """
@@ -191,16 +195,18 @@ def cc(saliency: np.ndarray, density: np.ndarray) -> float:
         density: (H, W) >= 0.
 
     Returns:
-        In [-1, 1]: 0 is chance, higher is better; 0.0 where either is constant.
+        CC in [-1, 1]: 0 is chance, higher is better; 0.0 if either is constant.
+
+    Raises:
+        ValueError: As stated in the module.
 
     Source: Le Meur, Le Callet and Barba, Vision Research 47(19), 2007.
     """
-    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
-    return _cc(image, target, _moments(image, target))
+    return _cc(*_with_density(saliency, density))
 
 
 def sim(saliency: np.ndarray, density: np.ndarray) -> float:
-    """Similarity: the mass that the two share as distributions, sum of min(p, q).
+    """Similarity: the mass that the two distributions share, sum of min(p, q).
 
     Both are min-max scaled to [0, 1] and then divided by their sum.
 
@@ -209,12 +215,14 @@ def sim(saliency: np.ndarray, density: np.ndarray) -> float:
         density: (H, W) >= 0.
 
     Returns:
-        In [0, 1]: higher is better, 1 only for equal distributions.
+        SIM in [0, 1]: chance is above 0, higher is better, 1 only for equal distributions.
+
+    Raises:
+        ValueError: As stated in the module.
 
     Source: Judd, Durand and Torralba, MIT technical report 2012-001.
     """
-    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
-    return _overlap(image, target, _moments(image, target))[0]
+    return _overlap(*_with_density(saliency, density))[0]
 
 
 def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
@@ -226,22 +234,23 @@ def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> fl
         saliency: (H, W), any real scale; a constant map is the uniform distribution.
         density: (H, W) >= 0.
         minmax: Scale both to [0, 1] before they are divided by their sums, as `sim` does,
-            so that only the map's shape matters. False divides them by their sums as they
-            are, for models that predict a probability; such a map must not be negative.
+            so that only the shape of the map matters. False divides them by their sums
+            as they are, for models that predict a probability.
 
     Returns:
-        0 for equal distributions; lower is better.
+        KLD >= 0: 0 for equal distributions, lower is better; chance is above 0.
 
     Raises:
-        ValueError: As the module says, or the map is negative with `minmax=False`.
+        ValueError: As stated in the module, or the map is negative with `minmax=False`.
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
     """
+    if minmax:
+        return _overlap(*_with_density(saliency, density))[1]
     image, target = read_map(saliency), _read_density(density, np.shape(saliency))
-    if not minmax:
-        if image.low < 0:
-            raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
-        image, target = _from_zero(image), _from_zero(target)
+    if image.low < 0:
+        raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
+    image, target = _from_zero(image), _from_zero(target)
     return _overlap(image, target, _moments(image, target))[1]
 
 
@@ -257,16 +266,19 @@ def score_frame(
     density: np.ndarray | None = None,
     negatives: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All metrics of one frame: the numbers of the single functions, their work shared.
+    """All metrics of one frame: the same numbers as the single functions, in fewer passes.
 
     Args:
         saliency: (H, W), any real scale.
         fixations: (H, W) mask, or (N,) flat indices.
-        density: (H, W) >= 0; without it there is no cc, sim and kld.
-        negatives: (H, W) mask, or (M,) flat indices; without them there is no auc_shuffled.
+        density: (H, W) >= 0; None leaves out cc, sim and kld.
+        negatives: (H, W) mask, or (M,) flat indices; None leaves out auc_shuffled.
 
     Returns:
-        auc_judd, auc_shuffled, nss, cc, sim, kld, less what has no ground truth.
+        auc_judd, auc_shuffled, nss, cc, sim, kld, as far as there is a ground truth.
+
+    Raises:
+        ValueError: As stated in the module, or every pixel is fixated.
     """
     image, shape = read_map(saliency), np.shape(saliency)
     places = _places(fixations, shape, "fixations")
@@ -281,55 +293,3 @@ def score_frame(
         shared, divergence = _overlap(image, target, moments)
         scores |= {"cc": _cc(image, target, moments), "sim": shared, "kld": divergence}
     return scores
-
-
-class Interval(NamedTuple):
-    """A mean over clips, and where 95 % of the means of resampled clips lie."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def bootstrap(values: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean over clips with its 95 % percentile bootstrap interval.
-
-    Args:
-        values: (K,) one value a clip; of one clip, the interval is that value.
-        n: Number of resamples of K clips.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        ValueError: There is no clip, or a value is not finite.
-
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
-        raise ValueError(f"a bootstrap needs one finite value a clip, not {values}")
-    random = np.random.default_rng(seed)
-    step = max(1, 2_000_000 // len(values))  # resamples at a time: bounds the memory
-    counts = [min(step, n - done) for done in range(0, n, step)]
-    means = [values[random.integers(len(values), size=(k, len(values)))].mean(1) for k in counts]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
-
-
-def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of a - b over the same clips, with its 95 % interval.
-
-    The two differ on these clips where the interval leaves out zero.
-
-    Args:
-        a: (K,) one value a clip.
-        b: (K,) the other model's, clip for clip.
-        n: Number of resamples.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        ValueError: The lengths differ, there is no clip, or a value is not finite.
-    """
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"paired values must be of the same clips, not {a.shape} and {b.shape}")
-    return bootstrap(a - b, n, seed)

@@ -1,7 +1,8 @@
-"""The fixations of a whole set of clips, from which each clip draws its negatives.
+"""The negatives of the shuffled AUC (s-AUC): fixations of other clips, drawn by each protocol.
 
-Every draw depends on the seed, the protocol, the clip's name and the frame only, so that
-neither the order nor the number of workers changes a score.
+`Pool` holds the fixations of a set of clips, and the `draw_*` functions take from it the
+negatives of one clip. A draw depends only on the seed, the protocol, the clip's name and
+the frame, so that neither the order of the clips nor the number of workers changes a score.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,97 +10,91 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 
+import cv2
 import numpy as np
 
 Size = tuple[int, int]
+Cells = tuple[np.ndarray] | tuple[np.ndarray, np.ndarray]  # `Negatives.cells`, and `starts`
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """Random numbers that depend on nothing but the seed and these names."""
+    """Random numbers that depend only on the seed and these names."""
     digest = blake2b(repr((seed, *names)).encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
 
 
 def inside(fixations: np.ndarray, size: Size) -> np.ndarray:
-    """(N, 2 or 3) x, y in pixels, observer -> the same, without those off the picture."""
+    """(N, 3) x, y in pixels, observer -> the rows that lie inside the picture."""
     fixations = np.asarray(fixations, dtype=np.float64)
-    if not fixations.size:
-        return np.zeros((0, 3))
     x, y = fixations[:, 0], fixations[:, 1]
     return fixations[(x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])]
 
 
 def to_cells(x: np.ndarray, y: np.ndarray, size: np.ndarray | Size, grid: Size) -> np.ndarray:
-    """Places on pictures of `size` ((H, W), or one a place) -> flat indices of `grid`."""
+    """Points on pictures of `size` ((H, W), or one per point) -> flat indices of `grid`."""
     height, width = np.asarray(size).T
     column = np.minimum((x * grid[1] / width).astype(np.int64), grid[1] - 1)
     return np.minimum((y * grid[0] / height).astype(np.int64), grid[0] - 1) * grid[1] + column
 
 
+def halve(gray: np.ndarray) -> np.ndarray:
+    """uint8 (H, W) -> half the size, linear: each pixel is the mean of four."""
+    return cv2.resize(gray, (0, 0), fx=0.5, fy=0.5)
+
+
 class Pool:
-    """Who looked where in every clip, compactly: 12 bytes a fixation and frame.
+    """The fixations of every clip in one array: 12 bytes per fixation and frame.
 
     Args:
         clips: Name -> size (H, W) and, frame by frame, (N, 3) x, y in pixels, observer.
-            Fixations off the picture are left out.
+            Fixations outside the picture are left out.
     """
 
     def __init__(self, clips: Mapping[str, tuple[Size, Sequence[np.ndarray]]]) -> None:
-        self.names = sorted(clips)
-        self.sizes = np.array([clips[name][0] for name in self.names]).reshape(-1, 2)
+        self.size = {name: clips[name][0] for name in sorted(clips)}
+        self._sizes = np.array(list(self.size.values()))
         frames = [np.zeros((0, 3), np.float32)]
-        for name, size in zip(self.names, self.sizes, strict=True):
-            for points in clips[name][1]:
-                kept = inside(points, size)
-                observer = kept[:, 2] if kept.shape[1] > 2 else np.full(len(kept), -1)
-                frames.append(np.column_stack([kept[:, :2], observer]).astype(np.float32))
+        for name, size in self.size.items():
+            frames += [inside(points, size).astype(np.float32) for points in clips[name][1]]
         self.points = np.concatenate(frames)
         self.frame_starts = np.cumsum([len(points) for points in frames])
-        self._clip_starts = np.cumsum([0, *(len(clips[name][1]) for name in self.names)])
+        self.clip_starts = np.cumsum([0, *(len(clips[name][1]) for name in self.size)])
+        ranges = map(range, self.clip_starts[:-1], self.clip_starts[1:])
+        self.frames = dict(zip(self.size, ranges, strict=True))  # numbered over all clips
 
     def __len__(self) -> int:
-        """Frames of all clips together."""
+        """Number of frames of all clips."""
         return len(self.frame_starts) - 1
 
-    def size(self, clip: str) -> Size:
-        """(H, W) of one clip."""
-        height, width = self.sizes[self.names.index(clip)].tolist()
-        return height, width
-
-    def frames(self, clip: str) -> range:
-        """The clip's frames, as numbered over all clips."""
-        number = self.names.index(clip)
-        return range(self._clip_starts[number], self._clip_starts[number + 1])
-
     def rows(self, frame: int) -> np.ndarray:
-        """The rows of `points` that belong to one frame, as numbered over all clips."""
+        """The rows of `points` in one frame."""
         return np.arange(self.frame_starts[frame], self.frame_starts[frame + 1])
 
     def own(self, clip: str) -> slice:
-        """The rows of `points` that belong to one clip."""
-        frames = self.frames(clip)
+        """The rows of `points` in one clip."""
+        frames = self.frames[clip]
         return slice(self.frame_starts[frames.start], self.frame_starts[frames.stop])
 
     def cells(self, rows: np.ndarray, grid: Size) -> np.ndarray:
-        """The same relative places on a clip's own grid, as flat indices."""
-        clips = np.searchsorted(self.frame_starts[self._clip_starts], rows, "right") - 1
+        """Rows of `points` -> flat indices at the same relative places of `grid`."""
+        clips = np.searchsorted(self.frame_starts[self.clip_starts], rows, "right") - 1
         x, y = self.points[rows, :2].astype(np.float64).T
-        return to_cells(x, y, self.sizes[clips], grid).astype(np.int32)
+        return to_cells(x, y, self._sizes[clips], grid).astype(np.int32)
 
     @cached_property
     def onsets(self) -> np.ndarray:
         """(N,) True in the first frame of each fixation: a fixation covers many frames.
 
-        A row goes on where the frame before has one of the same place and observer.
+        A row continues a fixation if the previous frame has the same place and observer.
         """
         frame = np.repeat(np.arange(len(self)), np.diff(self.frame_starts))
-        frame += np.searchsorted(self._clip_starts, frame, "right")  # a gap between clips
+        frame += np.searchsorted(self.clip_starts, frame, "right")  # a gap between clips
         order = np.lexsort((frame, *self.points.T))
         where, when = self.points[order], frame[order]
         same = np.zeros(len(order), dtype=bool)
         same[1:] = (where[1:] == where[:-1]).all(axis=1)
         place = np.cumsum(~same)
-        same[1:] &= when[1:] == when[:-1]  # a second one at the same place and time
+        same[1:] &= when[1:] == when[:-1]  # a second fixation at the same place and time
         row = np.arange(len(order))
         copy = row - np.maximum.accumulate(np.where(same, 0, row))
         then = np.lexsort((when, copy, place))
@@ -111,10 +106,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Negatives:
-    """The places in other clips that one clip's fixations are compared with.
-
-    `cells` are flat indices of `grid`; with `starts`, each frame has its own part of them.
-    """
+    """The negatives of one clip: flat indices of `grid`; `starts` gives each frame its own."""
 
     clip: str
     seed: int
@@ -129,12 +121,8 @@ class Negatives:
         return self.cells[self.starts[frame] : self.starts[frame + 1]]
 
 
-Cells = tuple[np.ndarray] | tuple[np.ndarray, np.ndarray]
-"""What a draw gives: `cells`, and `starts` where each frame has its own."""
-
-
 def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
-    """10,000 rows of other clips (one a fixation and frame); where there are fewer, all."""
+    """`exact`: 10,000 fixations of other clips, or all of them if there are fewer."""
     own = pool.own(clip)
     n_others = len(pool.points) - (own.stop - own.start)
     rows = random.choice(n_others, min(10_000, n_others), replace=False)
@@ -142,18 +130,36 @@ def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generato
     return (pool.cells(rows, grid),)
 
 
-def draw_once(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
-    """Every fixation of every other clip, once however many frames it covers."""
-    onsets = pool.onsets.copy()
-    onsets[pool.own(clip)] = False
-    return (pool.cells(np.flatnonzero(onsets), grid),)
-
-
 def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
-    """For each frame, the pixels fixated in 10 frames of the set, the own clip's too."""
+    """`dhf1k`: for each frame, the fixated pixels of 10 frames of any clip, its own too."""
     parts = [np.zeros(0, np.int32)]
-    for _ in pool.frames(clip):
+    for _ in pool.frames[clip]:
         frames = random.choice(len(pool), min(10, len(pool)), replace=False)
         rows = np.concatenate([pool.rows(frame) for frame in frames])
         parts.append(np.unique(pool.cells(rows, grid)))
     return np.concatenate(parts), np.cumsum([len(part) for part in parts])
+
+
+def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, clips: int) -> Cells:
+    """`salema2019`: one frame of each of `clips` other clips, averaged in 8 bits and halved."""
+    size = pool.size[clip]
+    others = [name for name, frames in pool.frames.items() if name != clip and frames]
+    chosen = random.choice(len(others), min(clips, len(others)), replace=False)
+    total = np.zeros(size, np.float32)
+    for number in chosen:
+        frames, shape = pool.frames[others[number]], pool.size[others[number]]
+        rows = pool.rows(frames[random.integers(len(frames))])
+        points = np.zeros(shape, np.float32)
+        points.flat[pool.cells(rows, shape)] = 255
+        if shape != size:
+            points = cv2.resize(points, size[::-1], interpolation=cv2.INTER_AREA)
+        total += points
+    mean = (total / max(1, len(chosen))).astype(np.uint8)
+    return (np.flatnonzero(halve(mean)).astype(np.int32),)
+
+
+def draw_once(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
+    """`hevc33-peer`: every fixation of every other clip, once for all frames it covers."""
+    onsets = pool.onsets.copy()
+    onsets[pool.own(clip)] = False
+    return (pool.cells(np.flatnonzero(onsets), grid),)

@@ -1,8 +1,8 @@
-"""Areas under ROC curves: exact by ranks, and by thresholds as the field's older code has them.
+"""Areas under ROC curves: exact by ranks, and by thresholds as in the field's older code.
 
 The exact area is the Mann-Whitney statistic, in which a tie counts half. It needs no sorted
 map: pixels are counted in bins, and only those that share a bin with a fixation are sorted.
-Passes go over blocks that stay in the processor's cache.
+All passes work on blocks that stay in the processor's cache.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,14 @@ _BLOCK = 1 << 14
 
 
 class Map(NamedTuple):
-    """A flat map and what brings it to [0, 1]; `scale` is 0 where the map is constant."""
+    """A flat map, and the offset and scale to [0, 1]; `scale` is 0 if the map is constant."""
 
     values: np.ndarray
     low: float
     scale: float
 
     def unit(self, block: slice, scratch: np.ndarray) -> np.ndarray:
-        """Part of the map, min-max scaled, in double precision, written into `scratch`."""
+        """A part of the map, min-max scaled to double precision, written into `scratch`."""
         values = self.values[block]
         unit = scratch[: len(values)]
         unit[:] = values
@@ -30,17 +30,17 @@ class Map(NamedTuple):
         return unit
 
     def blocks(self) -> list[slice]:
-        """The whole map, piece by piece."""
+        """Slices that cover the whole map."""
         return [slice(at, at + _BLOCK) for at in range(0, len(self.values), _BLOCK)]
 
     @staticmethod
     def scratch(count: int) -> np.ndarray:
-        """Room for so many blocks: memory that is used again stays in the cache."""
+        """Memory for `count` blocks; reused memory stays in the cache."""
         return np.empty((count, _BLOCK))
 
 
 def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
-    """(H, W) of any number type -> flat float32 or float64, known to be finite."""
+    """(H, W) of any number type -> flat float32 or float64; ValueError if it is not finite."""
     saliency = np.asarray(saliency)
     if saliency.ndim != 2 or not saliency.size:
         raise ValueError(f"a {name} must be (H, W) and not empty, not {saliency.shape}")
@@ -57,9 +57,9 @@ def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
 
 
 def _bins(values: np.ndarray, image: Map, scratch: tuple[np.ndarray, ...] = ()) -> np.ndarray:
-    """Values -> bins in the same order; the root spreads the crowd of nearly zero pixels.
+    """Values -> bins in the same order; the root spreads the many pixels close to zero.
 
-    Rounding keeps the order in single precision too, and that is twice as fast.
+    Rounding keeps the order in single precision too, which is twice as fast.
     """
     n = len(values)
     roots, bins = scratch or (np.empty(n, values.dtype), np.empty(n, np.intp))
@@ -73,17 +73,10 @@ def _bins(values: np.ndarray, image: Map, scratch: tuple[np.ndarray, ...] = ()) 
 
 
 def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each threshold: how many pixels lie below it, and how many equal it.
+    """Number of pixels below and equal to each of (M,) sorted, unique values of the map.
 
-    Exact: bins keep the order, so of the bins without a threshold a count is enough. Only
-    pixels that share a bin with a threshold are sorted.
-
-    Args:
-        image: The map.
-        thresholds: (M,) values of the map, sorted, each once.
-
-    Returns:
-        Two (M,) integer arrays.
+    Exact: bins keep the order, so that bins without a threshold are only counted. Pixels
+    that share a bin with a threshold are sorted.
     """
     thresholds = thresholds.astype(image.values.dtype)
     marks = _bins(thresholds, image)
@@ -103,7 +96,7 @@ def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Probability that one of (N,) positives is above one of (M,) negatives, ties half.
+    """Probability that one of (N,) positives is above one of (M,) negatives; a tie is a half.
 
     Source: Mann and Whitney, Annals of Mathematical Statistics 18(1), 1947.
     """
@@ -114,11 +107,7 @@ def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
 
 
 def auc_against_rest(image: Map, places: np.ndarray) -> float:
-    """Exact area, (N,) places against all pixels that are not among them.
-
-    Raises:
-        ValueError: Every pixel is.
-    """
+    """Exact area of (N,) places against all other pixels; ValueError if there are none."""
     fixated = np.sort(image.values[np.unique(places)])
     n_negatives = len(image.values) - len(fixated)
     if not n_negatives:
@@ -132,14 +121,14 @@ def auc_against_rest(image: Map, places: np.ndarray) -> float:
 
 
 def auc_trapezoid(image: Map, places: np.ndarray) -> float:
-    """The usual AUC-Judd: a threshold at each fixated pixel's value, then the trapezoid.
+    """The usual AUC-Judd: a threshold at the value of each fixated pixel, then the trapezoid.
 
-    Lies about 1 / (2 N) above the exact area. Tied pixels are taken for false alarms, which
-    is why its users add a little noise to a map; a constant map scores 0.5.
+    It lies about 1 / (2 N) above the exact area. Tied pixels count as false alarms, which is
+    why the older codes add a little noise to a map. A constant map scores 0.5.
 
     Args:
         image: The map.
-        places: (N,) flat indices, each once, not all pixels.
+        places: (N,) unique flat indices, not all pixels.
     """
     n, pixels = len(places), len(image.values)
     if image.values.min() == image.values.max():
@@ -154,14 +143,14 @@ def auc_trapezoid(image: Map, places: np.ndarray) -> float:
 def auc_splits(
     positives: np.ndarray, negatives: np.ndarray, random: np.random.Generator, *, last: bool
 ) -> float:
-    """The usual s-AUC: thresholds 0, .1, .2 ... and 100 draws of N negatives each.
+    """The usual s-AUC: thresholds 0, 0.1, 0.2, ... and 100 draws of N negatives each.
 
     Args:
         positives: (N,) values of a map in [0, 1].
-        negatives: (M,) values; with M < N all of them, each time.
-        random: Draws.
-        last: Whether a threshold that equals the largest value drawn is used (a range in
-            MATLAB holds its end, in Python it does not).
+        negatives: (M,) values; if M < N, every draw takes all of them.
+        random: The generator of the draws.
+        last: Whether a threshold equal to the largest drawn value is used (a range in
+            MATLAB includes its end, in Python it does not).
     """
     draws = min(len(positives), len(negatives))
     order = random.random((100, len(negatives))).argpartition(draws - 1, axis=1)[:, :draws]

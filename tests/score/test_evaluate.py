@@ -14,11 +14,10 @@ import trees
 import yaml
 from safetensors.numpy import save_file
 
-from salema import data as datasets
-from salema import params
+from salema import data, params
 from salema.__main__ import main
 from salema.files import SalemaError
-from salema.media import write as writers
+from salema.media import write
 from salema.predict import sources as predict
 from salema.score import evaluate
 from salema.score.maps import Maps
@@ -35,7 +34,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     for number, frames in CLIPS.items():
         folder = trees.dhf1k(root, number, frames) / "annotation" / f"{number:04d}"
-        for k in range(frames):  # each clip elsewhere, so that the other clips tell something
+        for k in range(frames):  # each clip elsewhere, so that the other clips are useful negatives
             at = [(5 * (number - 601) + k, 3 * (number - 601))]
             for kind in ("maps", "fixation"):
                 trees.grey(folder / kind / f"{k + 1:04d}.png", at)
@@ -46,18 +45,18 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(root):
-    return datasets.load(root, "DHF1K", "val")
+    return data.load(root, "DHF1K", "val")
 
 
 def blurred(clips, lag=0):
-    """Clip -> uint8 (T, H, W): wide blobs `lag` pixels beside the gaze, never flat."""
+    """Clip -> uint8 (T, H, W): wide blobs `lag` pixels to the right of the gaze, never flat."""
     made = {}
     for clip in clips:
         maps = []
         for points in clip.fixations():
             points = points if len(points) else np.array([(9.0, 9.0, -1.0)])
             points = points + np.array((lag, 0, 0))
-            maps.append(np.round(255 * datasets.blur(points, clip.size, 5.0)).astype(np.uint8))
+            maps.append(np.round(255 * data.blur(points, clip.size, 5.0)).astype(np.uint8))
         made[clip.name] = np.stack(maps)
     return made
 
@@ -78,7 +77,7 @@ def arrays(folder, made):
 
 def videos(folder, made):
     for clip, maps in made.items():
-        with writers.GrayWriter(folder / f"{clip}.mkv", 30.0, SIZE) as writer:
+        with write.GrayWriter(folder / f"{clip}.mkv", 30.0, SIZE) as writer:
             for saliency in maps:
                 writer.write(saliency.astype(np.float32) / 255, None, "")
     return folder
@@ -133,7 +132,7 @@ def run(root, tmp_path, monkeypatch, capfd):
 
 @pytest.fixture
 def refused(run):
-    """A command that must end with status 2 and one line, which says how to mend it."""
+    """A command that must end with status 2 and one line, which says how to fix it."""
 
     def command(*words, **options):
         status, out, err = run(*words, **options)
@@ -167,7 +166,7 @@ def test_pictures_by_name_or_number_arrays_and_videos_score_alike(tmp_path, clip
 
 def test_numbers_are_no_text_the_tenth_frame_follows_the_ninth(tmp_path):
     trees.dhf1k(tmp_path, 601, 11)
-    (clip,) = datasets.load(tmp_path, "DHF1K", "val")
+    (clip,) = data.load(tmp_path, "DHF1K", "val")
     pictures(tmp_path / "maps", blurred([clip]), lambda k: str(k + 1))
     read = list(Maps(tmp_path / "maps").of(clip))
     np.testing.assert_array_equal(np.stack(read), blurred([clip])["0601"])
@@ -190,7 +189,7 @@ def test_maps_of_shots_are_found_inside_the_shots_folders(tmp_path, form):
     for name, numbers in names.items():
         frames = [f"actioncliptest00001_{number:05d}" for number in numbers]
         trees.shot(tmp_path / "Hollywood-2" / "testing" / name, frames)
-    clips = datasets.load(tmp_path, "Hollywood-2", "test")
+    clips = data.load(tmp_path, "Hollywood-2", "test")
     predict.predict_dataset(Slope(), clips, tmp_path / "out", form, False, "mine")
     found = rows(tmp_path / "out", clips)
     assert [row["frames"] for row in found.values()] == [4, 1]
@@ -202,7 +201,7 @@ def test_maps_of_shots_are_found_inside_the_shots_folders(tmp_path, form):
 
 def test_an_image_may_be_one_picture_or_one_array(tmp_path):
     trees.osie(tmp_path, {1601: [[(3, 4)]], 1602: [[(20, 10)]]})
-    clips = datasets.load(tmp_path, "OSIE", "test")
+    clips = data.load(tmp_path, "OSIE", "test")
     made = blurred(clips, 1)
     for clip, maps in made.items():
         trees.array(tmp_path / "flat" / f"{clip}.png", maps[0])
@@ -215,11 +214,11 @@ def test_an_image_may_be_one_picture_or_one_array(tmp_path):
     assert rows(single, clips) == expected
 
 
-def test_maps_that_lie_twice_are_told_and_neither_is_scored(tmp_path, clips, refused):
+def test_two_sets_of_maps_are_reported_and_neither_is_scored(tmp_path, clips, refused):
     made = blurred(clips)
     pictures(arrays(tmp_path / "both", made), made)
-    told = refused(tmp_path / "both")
-    assert "maps of DHF1K 0601 lie twice" in told and "0601.npy and 0601 (" in told
+    error = refused(tmp_path / "both")
+    assert "two sets of maps of DHF1K 0601" in error and "0601.npy and 0601 (" in error
     for name in ("a", "b"):
         pictures(tmp_path / "two models" / f"{name}_predictions", made)
     assert "a_predictions/0601 and b_predictions/0601" in refused(tmp_path / "two models")
@@ -233,16 +232,16 @@ def test_a_folder_that_is_none_or_holds_other_maps_gets_one_line(tmp_path, refus
     trees.grey(tmp_path / "file.png", [])
     assert "no such folder of maps" in refused("file.png")
     (tmp_path / "empty").mkdir()
-    told = refused("empty")
-    assert "no maps of DHF1K 0601 in empty" in told and "--split and --videos" in told
+    error = refused("empty")
+    assert "no maps of DHF1K 0601 in empty" in error and "--split and --videos" in error
     assert "evaluate what?" in refused()
 
 
 @pytest.mark.parametrize(("written", "meant"), [("exakt", "exact"), ("dhf-1k", "dhf1k"),
                          ("salema2018", "salema2019"), ("hevc33", "hevc33-peer")])  # fmt: skip
 def test_a_misspelt_protocol_names_the_nearest(refused, mine, written, meant):
-    told = refused(mine, "--protocol", written)
-    assert f"unknown protocol '{written}' (did you mean '{meant}'?" in told
+    error = refused(mine, "--protocol", written)
+    assert f"unknown protocol '{written}' (did you mean {meant}?)" in error
 
 
 def test_a_misspelt_set_split_or_range_gets_one_line(refused, mine, tmp_path):
@@ -266,7 +265,7 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, clips, refused):
     made = blurred(clips)
     folder = arrays(tmp_path / "maps", made)
     path = folder / "0602.npy"
-    for wrong, told in [
+    for wrong, error in [
         (made["0602"][:2], "2 maps for the 3 frames of DHF1K 0602"),
         (made["0602"][0], "uint8 (24, 32), not maps (T, H, W)"),
         (made["0602"][..., None], "uint8 (3, 24, 32, 1), not maps (T, H, W)"),
@@ -275,9 +274,9 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, clips, refused):
         (np.full((3, *SIZE), np.nan, np.float32), "bad map of DHF1K 0602, frame 0001"),
     ]:
         np.save(path, wrong)
-        assert told in refused(folder)
-    for data in (b"", b"not an array"):
-        path.write_bytes(data)
+        assert error in refused(folder)
+    for content in (b"", b"not an array"):
+        path.write_bytes(content)
         assert f"no array of numbers in {path}" in refused(folder)
 
 
@@ -302,15 +301,15 @@ def test_a_table_of_scores_is_not_overwritten(mine, tmp_path, refused):
     assert (tmp_path / "mine.csv").read_text() == "kept"
 
 
-def test_maps_that_tell_what_their_weights_saw_are_refused(tmp_path, clips, refused, run):
+def test_maps_of_weights_that_were_trained_on_a_clip_are_refused(tmp_path, clips, refused, run):
     folder = pictures(tmp_path / "maps" / "net_predictions", blurred(clips)).parent
-    told = folder / "net_predictions.json"
-    told.write_text('{"seen": {"DHF1K": ["0602", "0700"], "OSIE": ["1001"]}}')
+    record = folder / "net_predictions.json"
+    record.write_text('{"seen": {"DHF1K": ["0602", "0700"], "OSIE": ["1001"]}}')
     assert "1 clips of DHF1K, 0602 first, were seen" in refused(folder)
     status, out, _ = run(folder, "--allow-seen")
     assert status == 0 and "1 SEEN IN TRAINING" in out
-    told.write_text("[]")
-    assert "net_predictions.json does not tell" in refused(folder)
+    record.write_text("[]")
+    assert "no list of training clips in" in refused(folder)
 
 
 # ---------------------------------------------------------------------- scores
@@ -381,7 +380,7 @@ def test_clips_that_nobody_looked_at_are_counted_and_have_no_scores(tmp_path, pr
         annotation = trees.dhf1k(tmp_path, number, 2) / "annotation" / f"{number:04d}"
         for path in annotation.rglob("*.png"):
             trees.grey(path, [])
-    clips = datasets.load(tmp_path, "DHF1K", "val")
+    clips = data.load(tmp_path, "DHF1K", "val")
     scores = evaluate.score_clips(clips, Maps(baseline="chance"), protocol)
     result = evaluate.summary(scores, protocol, 100, 0)
     taken = 1 if protocol == "hevc33-peer" else 2
@@ -393,7 +392,7 @@ def test_clips_that_nobody_looked_at_are_counted_and_have_no_scores(tmp_path, pr
 def test_one_worker_and_two_give_the_same_numbers(tmp_path, monkeypatch):
     for number in (601, 602, 603):
         trees.dhf1k(tmp_path, number, 18)
-    clips = datasets.load(tmp_path, "DHF1K", "val")
+    clips = data.load(tmp_path, "DHF1K", "val")
     folder = arrays(tmp_path / "maps", blurred(clips, 2))
     alone, together = [], []
     for workers, found in ((1, alone), (2, together)):
@@ -466,7 +465,7 @@ def test_a_table_of_ours_or_of_a_peer_is_compared_by_the_clips_that_both_have(
     assert "s-AUC" in peer.split("paired")[1]
 
 
-@pytest.mark.parametrize(("text", "told"), [
+@pytest.mark.parametrize(("text", "error"), [
     ("model,clip,nss\na,0601,1\nb,0601,2\n", "holds 2 models"),
     ("clip,nss\n0999,1\n", "share no clip"),
     ("video,nss\n0601,1\n", "no column clip"),
@@ -475,10 +474,10 @@ def test_a_table_of_ours_or_of_a_peer_is_compared_by_the_clips_that_both_have(
     ("clip,nss\n0601,good\n", "clip 0601: could not convert"),
     ("clip,nss\n0601,\xff\n", "not a table"),
 ])  # fmt: skip
-def test_a_table_that_cannot_be_compared_gets_one_line(run, mine, tmp_path, text, told):
+def test_a_table_that_cannot_be_compared_gets_one_line(run, mine, tmp_path, text, error):
     (tmp_path / "other.csv").write_bytes(text.encode("latin-1"))
     status, _, err = run(mine, "--paired", "other.csv")
-    assert status == 2 and told in err
+    assert status == 2 and error in err
     assert err.splitlines()[-1].startswith("salema: error: ")
 
 
@@ -509,11 +508,11 @@ def card(path, **seen):
     return path
 
 
-def test_a_clip_that_the_weights_saw_is_refused_or_marked(run, refused, mine, tmp_path):
+def test_a_clip_seen_in_training_is_refused_or_marked(run, refused, mine, tmp_path):
     weights = card(tmp_path / "w.safetensors", DHF1K=["0602", "0009"], SALICON=["0601"])
-    told = refused(mine, "--weights", weights)
-    assert "1 clips of DHF1K, 0602 first, were seen in training" in told
-    assert "--allow-seen marks the row" in told
+    error = refused(mine, "--weights", weights)
+    assert "1 clips of DHF1K, 0602 first, were seen in training" in error
+    assert "--allow-seen marks the row" in error
     status, out, _ = run(mine, "--weights", weights, "--allow-seen", "--csv", "scores.csv")
     assert status == 0 and ", 1 SEEN IN TRAINING;" in out
     table = csv.DictReader((tmp_path / "scores.csv").open())
@@ -523,13 +522,13 @@ def test_a_clip_that_the_weights_saw_is_refused_or_marked(run, refused, mine, tm
     assert run(mine, "--weights", weights, "--videos", "603")[0] == 0
 
 
-def test_weights_that_do_not_tell_what_they_saw_get_one_line(refused, mine, tmp_path):
-    assert "does not tell its training clips" in refused(mine, "--weights", "none.safetensors")
+def test_weights_without_a_list_of_training_clips_get_one_line(refused, mine, tmp_path):
+    assert "no list of training clips in" in refused(mine, "--weights", "none.safetensors")
     (tmp_path / "theirs.pt").write_bytes(b"PK\3\4 something else")
-    assert "does not tell its training clips" in refused(mine, "--weights", "theirs.pt")
+    assert "no list of training clips in" in refused(mine, "--weights", "theirs.pt")
     for metadata in (None, {"salema": "{}"}, {"salema": "not JSON"}, {"salema": "[]"}):
         save_file({"x": np.zeros(1)}, tmp_path / "odd.safetensors", metadata)
-        assert "does not tell its training clips" in refused(mine, "--weights", "odd.safetensors")
+        assert "no list of training clips in" in refused(mine, "--weights", "odd.safetensors")
 
 
 # ---------------------------------------------------------------------- the study
@@ -559,11 +558,11 @@ def study(root, tmp_path, monkeypatch):
     settings = params.from_dict(raw)
     folder = settings.run_folder("static")
     card(folder / "weights.safetensors", DHF1K=["0001"])
-    clips = datasets.load(settings.root, "DHF1K", "val")
+    clips = data.load(settings.root, "DHF1K", "val")
     made = blurred(clips, 1)
     made["0602"][:] = 9
     videos(folder / "maps" / "DHF1K", made)
-    for clip in datasets.load(settings.root, "SALICON", "val"):
+    for clip in data.load(settings.root, "SALICON", "val"):
         trees.array(folder / "maps" / "SALICON" / f"{clip.name}.png", blurred([clip])[clip.name][0])
     return settings
 
@@ -610,7 +609,7 @@ def test_half_of_the_observers_needs_observers(study):
 def test_half_of_the_observers_predicts_the_other_half(tmp_path):
     looks = [[(8, 8)], [(9, 8)], [(8, 9)], [(9, 9)]]
     trees.osie(tmp_path, {1601: looks, 1602: [[(20 + x, 15 + y)] for ((x, y),) in looks]})
-    clips = datasets.load(tmp_path, "OSIE", "test")
+    clips = data.load(tmp_path, "OSIE", "test")
     scores = evaluate.score_clips(clips, Maps(baseline="human"))
     assert all(score.row()["auc_judd"] > 0.95 for score in scores)
     assert all(score.row()["nss"] > 2 for score in scores)
@@ -636,7 +635,7 @@ def test_an_unknown_run_and_missing_maps_get_one_line(study):
     assert not Path("reports").exists()
 
 
-def test_protocols_stand_side_by_side(study):
+def test_protocols_are_compared_in_one_table(study):
     path = evaluate.compare_protocols(study, "static")
     table = list(csv.DictReader(path.open()))
     assert [(row["dataset"], row["protocol"]) for row in table] == [

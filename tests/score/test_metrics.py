@@ -230,43 +230,6 @@ def test_an_error_names_the_rule(arguments, rule):
         metrics.score_frame(**good | arguments)
 
 
-def test_a_bootstrap_gives_the_mean_and_the_normal_interval():
-    values = np.random.default_rng(0).normal(2.0, 0.5, 400)  # two blocks of resamples
-    interval = metrics.bootstrap(values, seed=3)
-    error = values.std() / 400**0.5
-    assert interval.mean == pytest.approx(values.mean())
-    assert interval.low == pytest.approx(values.mean() - 1.96 * error, abs=0.1 * error)
-    assert interval.high == pytest.approx(values.mean() + 1.96 * error, abs=0.1 * error)
-    assert interval == metrics.bootstrap(values, seed=3)
-    assert interval != metrics.bootstrap(values, seed=4)
-
-
-def test_a_paired_bootstrap_sees_a_difference_that_two_intervals_hide():
-    random = np.random.default_rng(0)
-    a = random.normal(2.0, 1.0, 50)
-    b = a - 0.1 + random.normal(0, 0.1, 50)
-    one, other = metrics.bootstrap(a), metrics.bootstrap(b)
-    assert one.low < other.high
-    difference = metrics.paired_bootstrap(a, b)
-    assert difference.mean == pytest.approx(a.mean() - b.mean())
-    assert 0 < difference.low < difference.mean < difference.high
-
-
-def test_one_clip_has_an_interval_without_width():
-    assert metrics.bootstrap(np.array([0.7])) == (0.7, 0.7, 0.7)
-
-
-@pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0]]])
-def test_a_bootstrap_needs_finite_values(values):
-    with pytest.raises(ValueError, match="one finite value a clip"):
-        metrics.bootstrap(np.array(values))
-
-
-def test_a_paired_bootstrap_needs_the_same_clips():
-    with pytest.raises(ValueError, match=r"same clips, not \(2,\) and \(3,\)"):
-        metrics.paired_bootstrap(np.zeros(2), np.zeros(3))
-
-
 @pytest.mark.parametrize("kind", ["float64", "8-bit", "mostly zero"])
 def test_pysaliency_agrees_where_it_can_be_imported(kind, monkeypatch):
     monkeypatch.setattr(np, "trapz", np.trapezoid, raising=False)  # it still uses the old name

@@ -40,7 +40,7 @@ def test_fixations_off_the_picture_are_left_out():
 @pytest.mark.parametrize(("size", "grid"), [((720, 1280), (180, 320)), ((480, 832), (185, 320))])
 def test_a_pixel_falls_into_the_cell_that_whole_numbers_give(size, grid):
     x, y = np.arange(size[1]), np.arange(size[1]) % size[0]
-    pool = Pool({"a": (size, [np.column_stack([x, y])]), "b": (grid, [])})
+    pool = Pool({"a": (size, [np.column_stack([x, y, x])]), "b": (grid, [])})
     rows, columns = np.divmod(pool.cells(np.arange(size[1]), grid), grid[1])
     np.testing.assert_array_equal(columns, x * grid[1] // size[1])
     np.testing.assert_array_equal(rows, y * grid[0] // size[0])

@@ -61,14 +61,13 @@ def score_example(name, **changes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_protocol_has_its_name_and_a_summary(name):
+def test_every_protocol_has_its_name_and_a_column_of_the_table(name):
     assert protocols.get(name).name == name
-    assert len(protocols.get(name).summary) > 20
     assert f"`{name}`" in protocols.__doc__
 
 
 def test_an_unknown_protocol_names_the_nearest():
-    with pytest.raises(SalemaError, match=r"'salema2018' \(did you mean 'salema2019'\?"):
+    with pytest.raises(SalemaError, match=r"'salema2018' \(did you mean salema2019\?"):
         protocols.get("salema2018")
 
 
@@ -113,7 +112,7 @@ def test_negatives_come_from_other_clips(name):
     assert (rows < negatives.grid[0] / 2).all() and (columns < negatives.grid[1] / 2).all()
 
 
-def test_dhf1k_draws_ten_frames_of_any_clip_anew_for_each_frame():
+def test_dhf1k_draws_ten_frames_of_any_clip_for_each_frame():
     frames = [points((number, number)) for number in range(30)]
     negatives = protocols.get("dhf1k").negatives(Pool({"a": (SIZE, frames)}), "a")
     drawn = [set(negatives.at(number) % 64) for number in range(30)]
@@ -124,7 +123,8 @@ def test_dhf1k_draws_ten_frames_of_any_clip_anew_for_each_frame():
 
 def test_exact_draws_ten_thousand_of_many_each_at_most_once():
     size = (200, 300)
-    every = np.column_stack([np.arange(60_000) % 300, np.arange(60_000) // 300])
+    places = np.arange(60_000)
+    every = np.column_stack([places % 300, places // 300, places])
     pool = Pool({"a": (size, [points((0, 0))]), "b": (size, [every[:30_000], every[30_000:]])})
     cells = protocols.get("exact").negatives(pool, "a").cells
     assert len(cells) == len(np.unique(cells)) == 10_000

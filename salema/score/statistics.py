@@ -1,0 +1,66 @@
+"""Means over clips with bootstrap intervals: the clips are the units that are resampled."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interval(NamedTuple):
+    """A mean over clips, and the range of 95 % of the means of resampled clips."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    values: np.ndarray, n: int = 10_000, seed: int = 0, weights: np.ndarray | None = None
+) -> Interval:
+    """Mean over clips with its 95 % percentile bootstrap interval.
+
+    Args:
+        values: (K,) one value per clip. The interval of a single clip is its value.
+        n: Number of resamples; each draws K clips with replacement.
+        seed: The same seed gives the same interval.
+        weights: (K,) weight of each clip, above 0; None weights all clips equally.
+
+    Raises:
+        ValueError: There is no clip, a value is not finite, or a weight is not above 0.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+        raise ValueError(f"a bootstrap needs one finite value a clip, not {values}")
+    if weights is not None and not np.min(weights) > 0:
+        raise ValueError(f"the weights of clips must be above 0, not {weights}")
+    random, means = np.random.default_rng(seed), []
+    step = max(1, 2_000_000 // len(values))  # resamples in one block: this bounds the memory
+    for done in range(0, n, step):
+        drawn = random.integers(len(values), size=(min(step, n - done), len(values)))
+        if weights is None:
+            means.append(values[drawn].mean(1))
+        else:
+            means.append((values * weights)[drawn].sum(1) / weights[drawn].sum(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return Interval(float(np.average(values, weights=weights)), float(low), float(high))
+
+
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
+    """Mean of a - b over the same clips, with its 95 % interval.
+
+    The two models differ on these clips if the interval does not contain zero.
+
+    Args:
+        a: (K,) one value per clip.
+        b: (K,) the values of the other model, in the same order of clips.
+        n: Number of resamples.
+        seed: The same seed gives the same interval.
+
+    Raises:
+        ValueError: The lengths differ, there is no clip, or a value is not finite.
+    """
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"paired values must be of the same clips, not {a.shape} and {b.shape}")
+    return bootstrap(a - b, n, seed)
