@@ -5,8 +5,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from salema.files import SalemaError
+
+if TYPE_CHECKING:
+    from salema.predict.predictor import Predictor
 
 EPILOG = "Bad input ends with status 2 and one line; work that ended early with status 1."
 
@@ -173,19 +177,19 @@ def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
             raise SalemaError(f"{mode} takes no {given} (leave one of the two out)")
 
 
-def _model(parsed: argparse.Namespace) -> object:
-    from salema.model import weights
+def _model(parsed: argparse.Namespace) -> "Predictor":
+    from salema.predict import load
 
     if parsed.chunk < 1:
         raise SalemaError(f"--chunk must be at least 1, not {parsed.chunk} (16 is a good one)")
     if not 0 <= getattr(parsed, "opacity", 0) <= 1:
         raise SalemaError(f"--opacity must be in [0, 1], not {parsed.opacity} (0.7 is a good one)")
-    model = weights.load(parsed.weights, parsed.device, parsed.precision, parsed.placement,
-                         parsed.alpha, parsed.sha256)  # fmt: skip
-    model.chunk = parsed.chunk
-    if sys.stderr.isatty():  # elsewhere, stderr holds what went wrong and nothing else
-        print(f"{model.device} {model.precision}", file=sys.stderr)
-    return model
+    file = (parsed.weights, parsed.device, parsed.precision)
+    predictor = load.load(*file, parsed.placement, parsed.alpha, parsed.sha256)
+    predictor.chunk = parsed.chunk
+    if sys.stderr.isatty():  # elsewhere, stderr holds errors and nothing else
+        print(f"{predictor.device} {predictor.precision}", file=sys.stderr)
+    return predictor
 
 
 def _root(parsed: argparse.Namespace) -> Path:
@@ -295,19 +299,19 @@ def _view(parsed: argparse.Namespace) -> int:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
+    from salema.predict import load
 
-    weights.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
+    load.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
     print(parsed.new)
     return 0
 
 
 def _export(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
+    from salema.predict import load
     from salema.tools import export
 
-    model = weights.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
-    export.export(model, parsed.out)
+    network, card = load.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
+    export.export(network, parsed.out, card)
     print(parsed.out)
     return 0
 
