@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.scale import Scale, random_model
+from benchmarks.scale import Scale, random_network
 from benchmarks.timing import Row, row
 from salema import data as datasets
 from salema import params
@@ -77,7 +77,7 @@ def _learner(scale: Scale, width: float, precision: str) -> Learner:
         }
     )
     clips = datasets.load(ROOT / "data" / "sample", "DHF1K", "train")
-    network = random_model("ema30", width, scale.size)
+    network = random_network("ema30", width, scale.size)
     learner = Learner(network, Job(study, "ema30", settings, clips, clips))
     learner.model.train()
     return learner

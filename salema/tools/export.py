@@ -32,7 +32,7 @@ class _Average(nn.Module):
 
     def __init__(self, memory: EMA) -> None:
         super().__init__()
-        self.alpha = float(memory.alpha)
+        self.alpha = float(memory.alpha.detach())
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple:
         """(B, 1, C, H, W), (memory (B, C, H, W), frames seen (1,)) -> averages, new state."""
