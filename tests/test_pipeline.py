@@ -9,19 +9,26 @@ import pytest
 import yaml
 from imports import dependency, reached
 
-from salema import data as datasets
-from salema import params
+from salema import data, params
 from salema.data import index
 from salema.files import SalemaError
 from salema.predict import sources as predict
 from salema.score import evaluate
-from salema.train import loop as train
+from salema.train import loop
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-PACKAGES = {"index": "data", "tune": "train", "finetune": "train", "predict": "predict",
-            "evaluate": "score", "baseline": "score", "report": "report",
-            "protocols": "score", "ablation": "report"}  # fmt: skip
+PACKAGES = {
+    "index": "data",
+    "tune": "train",
+    "finetune": "train",
+    "predict": "predict",
+    "evaluate": "score",
+    "baseline": "score",
+    "report": "report",
+    "protocols": "score",
+    "ablation": "report",
+}
 
 
 @pytest.mark.parametrize("stage", PACKAGES)
@@ -33,7 +40,7 @@ def test_a_stage_depends_on_every_package_that_it_imports(stage):
 
 def test_a_checkpoint_depends_on_the_code_that_the_training_stages_depend_on():
     listed = {path for path in STAGES["finetune"]["do"]["deps"] if path.startswith("salema/")}
-    assert listed == {f"salema/{name}" for name in train.CODE}
+    assert listed == {f"salema/{name}" for name in loop.CODE}
 
 
 def test_every_stage_is_checked():
@@ -48,15 +55,24 @@ def tiny(tmp_path, monkeypatch):
     raw["profile"] = "tiny"
     raw["profiles"] = {
         "tiny": {
-            "data": {"root": str(ROOT / "data/sample"), "tune": ["SALICON"],
-                     "finetune": ["DHF1K"], "evaluate": {"DHF1K": "val"}},
+            "data": {
+                "root": str(ROOT / "data/sample"),
+                "tune": ["SALICON"],
+                "finetune": ["DHF1K"],
+                "evaluate": {"DHF1K": "val"},
+            },
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0, "branches": True},
             "tune": {"static": one, "static-metrics": one, "port": one},
-            "finetune": {"epochs": 2, "batch": 2, "frames_per_clip": 6, "bptt_frames": 3,
-                         "learning_rate": 1e-3},
+            "finetune": {
+                "epochs": 2,
+                "batch": 2,
+                "frames_per_clip": 6,
+                "bptt_frames": 3,
+                "learning_rate": 1e-3,
+            },
             "evaluate": {"every": 9, "resamples": 200},
         }
-    }  # fmt: skip
+    }
     monkeypatch.chdir(tmp_path)
     return params.from_dict(raw)
 
@@ -67,13 +83,13 @@ def _losses(run):
 
 
 def _val(tiny):
-    return datasets.load(tiny.root, "DHF1K", "val")
+    return data.load(tiny.root, "DHF1K", "val")
 
 
 def test_the_study_runs_from_images_to_scores(tiny):
     index.write(tiny.root, tiny)
-    train.tune(tiny, "static")
-    train.finetune(tiny, "ema30-learned")
+    loop.tune(tiny, "static")
+    loop.finetune(tiny, "ema30-learned")
     predict.predict_run(tiny, "ema30-learned")
     scores = json.loads(evaluate.evaluate_run(tiny, "ema30-learned").read_text())
     assert scores["DHF1K"]["clips"] == len(_val(tiny))
@@ -87,12 +103,12 @@ def test_the_study_runs_from_images_to_scores(tiny):
 
 
 def test_weights_name_the_clips_that_they_saw_and_those_are_refused(tiny):
-    train.tune(tiny, "static")
-    train.finetune(tiny, "static-video")
+    loop.tune(tiny, "static")
+    loop.finetune(tiny, "static-video")
     seen = evaluate.seen_by(Path("runs/tiny/static-video/weights.safetensors"))
-    train_clips = datasets.load(tiny.root, "DHF1K", "train")
+    train_clips = data.load(tiny.root, "DHF1K", "train")
     assert seen["DHF1K"] == [clip.name for clip in train_clips]
-    assert len(seen["SALICON"]) == len(datasets.load(tiny.root, "SALICON", "train"))
+    assert len(seen["SALICON"]) == len(data.load(tiny.root, "SALICON", "train"))
     chance = evaluate.Maps(baseline="chance")
     with pytest.raises(SalemaError, match="seen in training"):
         evaluate.score_clips(train_clips[:1], chance, seen=seen)
@@ -101,34 +117,34 @@ def test_weights_name_the_clips_that_they_saw_and_those_are_refused(tiny):
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(tiny, monkeypatch):
-    train.tune(tiny, "static")
-    train.finetune(tiny, "ema30")
+    loop.tune(tiny, "static")
+    loop.finetune(tiny, "ema30")
     whole = Path("runs/tiny/ema30/weights.safetensors").read_bytes()
     shutil.rmtree(".salema/training")
 
-    epoch = train.Learner.one_epoch
+    epoch = loop.Learner.one_epoch
 
     def cut(learner):
         if learner.epoch == 1:
             raise KeyboardInterrupt
         epoch(learner)
 
-    monkeypatch.setattr(train.Learner, "one_epoch", cut)
+    monkeypatch.setattr(loop.Learner, "one_epoch", cut)
     with pytest.raises(KeyboardInterrupt):
-        train.finetune(tiny, "ema30")
-    monkeypatch.setattr(train.Learner, "one_epoch", epoch)
-    train.finetune(tiny, "ema30")
+        loop.finetune(tiny, "ema30")
+    monkeypatch.setattr(loop.Learner, "one_epoch", epoch)
+    loop.finetune(tiny, "ema30")
     assert Path("runs/tiny/ema30/weights.safetensors").read_bytes() == whole
 
 
 def test_a_changed_parameter_never_meets_old_weights(tiny):
-    clips = datasets.load(tiny.root, "DHF1K", "train")
-    job = train.Job(tiny, "ema30", tiny.finetune, clips, [])
+    clips = data.load(tiny.root, "DHF1K", "train")
+    job = loop.Job(tiny, "ema30", tiny.finetune, clips, [])
     other = tiny.finetune.model_copy(update={"learning_rate": 2e-3})
     longer = tiny.finetune.model_copy(update={"epochs": 9})
-    assert train.Job(tiny, "ema30", other, clips, []).key() != job.key()
-    assert train.Job(tiny, "ema30", tiny.finetune, clips[1:], []).key() != job.key()
-    assert train.Job(tiny, "ema30", longer, clips, []).key() == job.key()
+    assert loop.Job(tiny, "ema30", other, clips, []).key() != job.key()
+    assert loop.Job(tiny, "ema30", tiny.finetune, clips[1:], []).key() != job.key()
+    assert loop.Job(tiny, "ema30", longer, clips, []).key() == job.key()
 
 
 def test_a_profile_without_its_data_stops_in_one_line(tiny, tmp_path):

@@ -104,7 +104,7 @@ def _placed(
         if wanted.recurrence != "ema" or not 0 < alpha <= 1:
             raise SalemaError(f"--alpha {alpha} does not fit {path} (in (0, 1], for an EMA only)")
         wanted = wanted.model_copy(update={"alpha": alpha, "learned": False})
-    if wanted == network.placement:
+    if wanted.same_network(network.placement):
         return network
     of_static = network.placement.recurrence == "none" and wanted.recurrence == "ema"
     if not of_static and (wanted.recurrence, wanted.after) != ("ema", network.placement.after):

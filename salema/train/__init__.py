@@ -3,6 +3,7 @@
 Read in this order:
 
     windows     clips -> windows of frames and targets, augmented
-    losses      BCE, BCE and adversarial, the metrics as a loss
-    loop        epochs, steps, learning rates, checkpoints
+    losses      BCE, BCE with an adversary, the metrics as a loss
+    optimizer   which parameters train, how fast, and the learning-rate schedule
+    loop        tune, finetune; epochs, steps, checkpoints
 """

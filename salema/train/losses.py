@@ -1,4 +1,4 @@
-"""What training minimises: BCE, BCE + adversarial, or the field's metrics.
+"""Losses: BCE, BCE with an adversary (SalGAN), or metrics of saliency maps.
 
 Source: Pan et al., arXiv 1701.01081 (SalGAN) for the first two.
 """
@@ -16,7 +16,7 @@ def window_loss(maps: Tensor, targets: Tensor, settings: Training) -> Tensor:
     Args:
         maps: (B, T, H, W) in [0, 1].
         targets: (B, T, H, W) in [0, 1], each frame's maximum 1, or 0 all over.
-        settings: `loss` is "bce" (also what "bce-adversarial" validates with) or "metrics".
+        settings: `loss` is "metrics", "bce", or "bce-adversarial", which validates with the BCE.
     """
     time = maps.shape[1]
     if settings.loss == "metrics":
@@ -28,7 +28,7 @@ def window_loss(maps: Tensor, targets: Tensor, settings: Training) -> Tensor:
 def metric_loss(maps: Tensor, targets: Tensor) -> Tensor:
     """KLD - CC / 2 - NSS / 10 of (N, H, W) maps, mean over the frames that have gaze.
 
-    The NSS is taken with the blurred gaze as weights. Frames without gaze count nothing.
+    The NSS weights pixels by the blurred gaze. The loss is 0 if no frame has gaze.
     """
     p, q = maps.flatten(1), targets.flatten(1)
     kept = q.sum(1) > 0
@@ -37,7 +37,7 @@ def metric_loss(maps: Tensor, targets: Tensor) -> Tensor:
     p, q = p[kept] + 1e-7, q[kept]
     p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
     kld = (q * (torch.log(q + 1e-9) - torch.log(p))).sum(1)
-    # In units of the mean, and with a floor: a constant map has CC and NSS 0, and a gradient.
+    # In units of the mean, and with a floor: a constant map has a CC and NSS of 0 and a gradient.
     centred, wanted = p * p.shape[1] - 1, q * q.shape[1] - 1
     spread, spread_q = ((x.square().mean(1) + 1e-6).sqrt() for x in (centred, wanted))
     cc = (centred * wanted).mean(1) / (spread * spread_q)
@@ -46,14 +46,14 @@ def metric_loss(maps: Tensor, targets: Tensor) -> Tensor:
 
 
 def pooled_bce(maps: Tensor, targets: Tensor, pool: int) -> Tensor:
-    """BCE of maps and targets (N, H, W) in [0, 1], average-pooled first; mean over all."""
+    """Mean BCE of maps and targets (N, H, W) in [0, 1] after average pooling."""
     if pool > 1:
         maps, targets = F.avg_pool2d(maps, pool), F.avg_pool2d(targets, pool)
     return F.binary_cross_entropy(maps, targets)
 
 
 class Discriminator(nn.Module):
-    """SalGAN's judge: map and image, (N, 4, H, W) at the model's size -> (N, 1) real or not.
+    """SalGAN's discriminator of real and predicted maps.
 
     Args:
         size: Rows and columns of the input, multiples of 16.
@@ -63,57 +63,50 @@ class Discriminator(nn.Module):
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-
-        def convolution(before: int, after: int) -> list[nn.Module]:
-            weights = nn.utils.parametrizations.weight_norm
-            return [weights(nn.Conv2d(before, after, 3, padding=1)), nn.ReLU(inplace=True)]
-
-        self.features = nn.Sequential(
-            nn.Conv2d(4, 3, 1), nn.ReLU(inplace=True),
-            *convolution(3, 32), nn.MaxPool2d(4),
-            *convolution(32, 64), *convolution(64, 64), nn.MaxPool2d(2),
-            *convolution(64, 64), *convolution(64, 64), nn.MaxPool2d(2),
-        )  # fmt: skip
-        cells = (size[0] // 16) * (size[1] // 16)
-        self.judge = nn.Sequential(
-            nn.Flatten(), nn.Linear(64 * cells, 100), nn.Tanh(),
-            nn.Linear(100, 2), nn.Tanh(), nn.Linear(2, 1), nn.Sigmoid(),
-        )  # fmt: skip
+        layers: list[nn.Module] = [nn.Conv2d(4, 3, 1), nn.ReLU(inplace=True)]
+        before = 3
+        for channels, pool in ((32, 4), (64, 1), (64, 2), (64, 1), (64, 2)):
+            convolution = nn.Conv2d(before, channels, 3, padding=1)
+            layers += [nn.utils.parametrizations.weight_norm(convolution), nn.ReLU(inplace=True)]
+            layers += [nn.MaxPool2d(pool)] if pool > 1 else []
+            before = channels
+        self.features = nn.Sequential(*layers)
+        first = nn.Linear(64 * (size[0] // 16) * (size[1] // 16), 100)
+        last = [nn.Linear(100, 2), nn.Tanh(), nn.Linear(2, 1), nn.Sigmoid()]
+        self.head = nn.Sequential(nn.Flatten(), first, nn.Tanh(), *last)
 
     def forward(self, maps: Tensor, images: Tensor) -> Tensor:
-        """(N, 1, H, W) maps in [0, 1] and (N, 3, H, W) normalised images -> (N, 1)."""
-        return self.judge(self.features(torch.cat([maps, images], 1)))
+        """Maps (N, 1, H, W) in [0, 1] and normalised images (N, 3, H, W) -> (N, 1), 1 is real."""
+        return self.head(self.features(torch.cat([maps, images], 1)))
 
 
 class Adversary:
-    """SalGAN's adversarial loss; generator and discriminator learn on alternate batches."""
+    """SalGAN's adversarial loss; generator and discriminator train on alternate batches."""
 
     def __init__(self, settings: Tune, size: list[int], device: torch.device) -> None:
         self.pool = settings.pool
-        self.judge = Discriminator((size[0], size[1])).to(device)
+        self.discriminator = Discriminator((size[0], size[1])).to(device)
         rate = settings.discriminator_learning_rate or settings.learning_rate
-        self.optimizer = torch.optim.Adagrad(self.judge.parameters(), lr=rate)
+        self.optimizer = torch.optim.Adagrad(self.discriminator.parameters(), lr=rate)
 
     def loss(self, maps: Tensor, targets: Tensor, images: Tensor, step: int) -> Tensor:
-        """(N, H, W) maps and targets: the generator's loss, or the judge's (after its step)."""
+        """The generator's loss in even steps; in odd ones the discriminator's, after its update.
+
+        Args:
+            maps: (N, H, W) in [0, 1], from the generator.
+            targets: (N, H, W) in [0, 1].
+            images: (N, 3, H, W), normalised.
+            step: Counted from 0.
+        """
         if step % 2 == 0:
-            verdict = self.judge(maps[:, None], images)
+            verdict = self.discriminator(maps[:, None], images)
             fooled = F.binary_cross_entropy(verdict, torch.ones_like(verdict))
             return fooled + pooled_bce(maps, targets, self.pool) / 20
-        real = self.judge(targets[:, None], images)
-        made = self.judge(maps.detach()[:, None], images)
+        real = self.discriminator(targets[:, None], images)
+        made = self.discriminator(maps.detach()[:, None], images)
         loss = F.binary_cross_entropy(real, torch.ones_like(real))
         loss = loss + F.binary_cross_entropy(made, torch.zeros_like(made))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
-
-    def state_dict(self) -> dict:
-        """For a pause."""
-        return {"judge": self.judge.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from what `state_dict` gave."""
-        self.judge.load_state_dict(state["judge"])
-        self.optimizer.load_state_dict(state["optimizer"])

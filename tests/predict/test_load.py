@@ -51,7 +51,7 @@ def test_the_package_hands_out_build_and_load(file):
 def test_a_loaded_model_has_the_card_and_the_precision(file):
     model = load(file, "cpu", "fp32")
     assert model.precision == "fp32" and model.card.run == "ema30"
-    assert load(file, "cpu", "bf16").prepared.layers[56].weight.dtype == torch.bfloat16
+    assert load(file, "cpu", "bf16").prepared.layers[58].weight.dtype == torch.bfloat16
 
 
 def test_a_model_that_was_built_predicts_the_same_twice():

@@ -6,10 +6,10 @@ import pytest
 import torch
 import trees
 
-from salema import data as datasets
+from salema import data
 from salema.files import SalemaError
 from salema.params import Finetune, Tune
-from salema.train import windows as batches
+from salema.train.windows import augmented, clip_windows, image_windows, recoloured, zoomed
 
 SIZE = (32, 48)  # of the model, and of every picture here: nothing is resized
 CLIPS = {1: 7, 2: 5, 3: 9}  # number -> frames
@@ -33,12 +33,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clips(root):
-    return datasets.load(root, "UCF-sports", "train")
+    return data.load(root, "UCF-sports", "train")
 
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return datasets.FrameCache(tmp_path_factory.mktemp("cache"), SIZE, 2**30)
+    return data.FrameCache(tmp_path_factory.mktemp("cache"), SIZE, 2**30)
 
 
 def rng(seed=0):
@@ -54,8 +54,8 @@ def tune(**settings):
     return Tune(**{"epochs": 1, "batch": 4, "learning_rate": 1e-3, "frames_per_clip": 4} | settings)
 
 
-def loaded(windows):
-    return [window.load() for window in windows]
+def loaded(readers):
+    return [read() for read in readers]
 
 
 def values(window):
@@ -67,7 +67,7 @@ def values(window):
 def same(first, second):
     pairs = list(zip(first, second, strict=True))
     return all(
-        a.fresh == b.fresh
+        a.first == b.first
         and np.array_equal(a.frames, b.frames)
         and np.array_equal(a.targets, b.targets)
         for a, b in pairs
@@ -78,7 +78,7 @@ def same(first, second):
 
 
 def test_windows_follow_each_other_through_a_clip_and_then_the_next_begins(clips, cache):
-    windows = loaded(batches.clip_windows(clips, cache, finetune(), rng(), 0))
+    windows = loaded(clip_windows(clips, cache, finetune(), rng(), 0))
     frames = [place for window in windows for place in values(window)[0]]
     order = list(dict.fromkeys(clip for clip, _ in frames))
     assert sorted(order) == [0, 1, 2]
@@ -87,22 +87,22 @@ def test_windows_follow_each_other_through_a_clip_and_then_the_next_begins(clips
 
 
 def test_the_state_is_new_where_a_clip_starts_and_nowhere_else(clips, cache):
-    for window in loaded(batches.clip_windows(clips, cache, finetune(), rng(1), 0)):
-        assert window.fresh == (values(window)[0][0][1] == 0)
+    for window in loaded(clip_windows(clips, cache, finetune(), rng(1), 0)):
+        assert window.first == (values(window)[0][0][1] == 0)
 
 
 def test_the_last_window_of_a_clip_is_as_short_as_what_is_left(clips, cache):
-    windows = loaded(batches.clip_windows(clips[:1], cache, finetune(), rng(), 0))
+    windows = loaded(clip_windows(clips[:1], cache, finetune(), rng(), 0))
     assert [window.frames.shape[1] for window in windows] == [3, 3, 1]
     assert windows[0].frames.shape == (1, 3, *SIZE, 3)
     assert windows[0].targets.shape == (1, 3, *SIZE)
 
 
-def test_clips_side_by_side_go_on_as_long_as_the_shortest_and_start_anywhere(clips, cache):
+def test_clips_in_parallel_last_as_long_as_the_shortest_and_start_anywhere(clips, cache):
     settings, starts = finetune(batch=3), set()
     for seed in range(8):
-        windows = loaded(batches.clip_windows(clips, cache, settings, rng(seed), 0))
-        assert [window.fresh for window in windows] == [True, False]
+        windows = loaded(clip_windows(clips, cache, settings, rng(seed), 0))
+        assert [window.first for window in windows] == [True, False]
         assert [window.frames.shape[:2] for window in windows] == [(3, 3), (3, 2)]
         for row in range(3):
             places = values(windows[0])[row] + values(windows[1])[row]
@@ -115,26 +115,26 @@ def test_clips_side_by_side_go_on_as_long_as_the_shortest_and_start_anywhere(cli
 
 def test_frames_per_clip_is_the_most_that_a_clip_gives_to_an_epoch(clips, cache):
     settings = finetune(frames_per_clip=4)
-    windows = list(batches.clip_windows(clips, cache, settings, rng(), 0))
-    assert [window.load().frames.shape[1] for window in windows] == [3, 1] * 3
+    windows = loaded(clip_windows(clips, cache, settings, rng(), 0))
+    assert [window.frames.shape[1] for window in windows] == [3, 1] * 3
 
 
 def test_validation_is_the_first_two_windows_of_every_clip_in_order_and_not_mirrored(clips, cache):
     settings = finetune(augment="flip", frames_per_clip=1)
-    windows = loaded(batches.clip_windows(clips, cache, settings, rng(), None))
+    windows = loaded(clip_windows(clips, cache, settings, rng(), None))
     frames = [place for window in windows for place in values(window)[0]]
     assert frames == [(clip, k) for clip in range(3) for k in range(min(6, CLIPS[clip + 1]))]
     assert all((window.frames[..., 0, 0] > 100).all() for window in windows)
-    assert same(windows, loaded(batches.clip_windows(clips, cache, settings, rng(9), None)))
+    assert same(windows, loaded(clip_windows(clips, cache, settings, rng(9), None)))
 
 
 def test_a_clip_is_mirrored_as_a_whole_and_its_maps_with_it(clips, cache):
     seen = set()
     for seed in range(6):
-        windows = loaded(batches.clip_windows(clips, cache, finetune(augment="flip"), rng(seed), 0))
+        windows = loaded(clip_windows(clips, cache, finetune(augment="flip"), rng(seed), 0))
         for window in windows:
             mirrored = window.frames[0, :, 0, 0, 0] < window.frames[0, :, 0, -1, 0]
-            if window.fresh:
+            if window.first:
                 now = bool(mirrored[0])
                 seen.add(now)
             assert (mirrored == now).all()
@@ -144,10 +144,13 @@ def test_a_clip_is_mirrored_as_a_whole_and_its_maps_with_it(clips, cache):
     assert seen == {True, False}
 
 
-def test_a_window_reads_only_when_it_is_asked(clips, cache, monkeypatch):
-    windows = list(batches.clip_windows(clips, cache, finetune(), rng(), 0))
-    monkeypatch.setattr(cache, "frames", lambda clip: pytest.fail("read too early"))
-    assert windows[0].frames is None
+def test_a_window_is_read_only_when_its_reader_is_called(clips, cache, monkeypatch):
+    monkeypatch.setattr(cache, "frames", lambda clip: pytest.fail("read"))
+    readers = [*clip_windows(clips, cache, finetune(), rng(), 0)]
+    readers += image_windows(clips, cache, tune(), rng(), 0)
+    for read in readers:
+        with pytest.raises(pytest.fail.Exception, match="read"):
+            read()
 
 
 @pytest.mark.parametrize("make", ["clips", "images"])
@@ -155,8 +158,8 @@ def test_a_seed_gives_the_same_windows_and_another_seed_others(clips, cache, mak
     def windows(seed):
         if make == "clips":
             settings = finetune(augment="flip", batch=2)
-            return loaded(batches.clip_windows(clips, cache, settings, rng(seed), 0))
-        return loaded(batches.image_windows(clips, cache, tune(augment="zoom"), rng(seed), 0))
+            return loaded(clip_windows(clips, cache, settings, rng(seed), 0))
+        return loaded(image_windows(clips, cache, tune(augment="zoom"), rng(seed), 0))
 
     first = windows(0)
     assert same(first, windows(0))
@@ -164,7 +167,7 @@ def test_a_seed_gives_the_same_windows_and_another_seed_others(clips, cache, mak
 
 
 def test_tensors_are_what_the_network_and_the_loss_take(clips, cache):
-    window = next(batches.clip_windows(clips, cache, finetune(), rng(), 0)).load()
+    window = next(clip_windows(clips, cache, finetune(), rng(), 0))()
     frames, targets = window.tensors(torch.device("cpu"))
     assert frames.dtype == torch.uint8 and frames.shape == (1, 3, *SIZE, 3)
     assert targets.dtype == torch.float32 and targets.shape == (1, 3, *SIZE)
@@ -173,13 +176,13 @@ def test_tensors_are_what_the_network_and_the_loss_take(clips, cache):
 
 
 @pytest.mark.parametrize("make", ["clips", "images"])
-def test_a_source_that_breaks_off_is_named_in_one_line(root, clips, cache, monkeypatch, make):
+def test_a_source_that_ends_too_early_is_named_in_one_line(root, clips, cache, monkeypatch, make):
     monkeypatch.setattr(cache, "frames", lambda clip: np.zeros((2, *SIZE, 3), np.uint8))
     with pytest.raises(SalemaError, match=r"UCF-sports Run-Side-00\d ends after 2 of \d frames"):
         if make == "clips":
-            loaded(batches.clip_windows(clips, cache, finetune(), rng(), 0))
+            loaded(clip_windows(clips, cache, finetune(), rng(), 0))
         else:
-            loaded(batches.image_windows(clips, cache, tune(frames_per_clip=9), rng(), 0))
+            loaded(image_windows(clips, cache, tune(frames_per_clip=9), rng(), 0))
 
 
 # ---------------------------------------------------------------------- windows of images
@@ -187,33 +190,36 @@ def test_a_source_that_breaks_off_is_named_in_one_line(root, clips, cache, monke
 
 def test_every_image_comes_once_and_a_small_last_batch_is_left_out(clips, cache):
     settings = tune(frames_per_clip=9)  # all 21 frames
-    windows = loaded(batches.image_windows(clips, cache, settings, rng(), 0))
+    windows = loaded(image_windows(clips, cache, settings, rng(), 0))
     assert [window.frames.shape[:2] for window in windows] == [(4, 1)] * 5
-    assert all(window.fresh for window in windows)
+    assert all(window.first for window in windows)
     frames = [row[0] for window in windows for row in values(window)]
     assert len(set(frames)) == 20
     assert frames != sorted(frames)
 
 
 def test_fewer_images_than_a_batch_are_a_batch(clips, cache):
-    windows = loaded(batches.image_windows(clips[:1], cache, tune(batch=50), rng(), 0))
+    windows = loaded(image_windows(clips[:1], cache, tune(batch=50), rng(), 0))
     assert [window.frames.shape[:2] for window in windows] == [(4, 1)]
 
 
 def test_a_video_gives_other_frames_to_every_epoch(clips, cache):
     generator = rng()
     epochs = [
-        {row[0] for window in loaded(batches.image_windows(clips, cache, tune(), generator, epoch))
-         for row in values(window)}
+        {
+            row[0]
+            for window in loaded(image_windows(clips, cache, tune(), generator, epoch))
+            for row in values(window)
+        }
         for epoch in range(3)
-    ]  # fmt: skip
+    ]
     assert all(len(epoch) == 12 for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_validation_takes_frames_evenly_spread_and_all_of_them(clips, cache):
     settings = tune(frames_per_clip=3, augment="salbce", half_epochs=9, batch=4)
-    windows = loaded(batches.image_windows(clips, cache, settings, rng(), None))
+    windows = loaded(image_windows(clips, cache, settings, rng(), None))
     frames = [row[0] for window in windows for row in values(window)]
     assert frames == [(0, 0), (0, 3), (0, 6), (1, 0), (1, 2), (1, 4), (2, 0), (2, 4), (2, 8)]
     assert windows[-1].frames.shape == (1, 1, *SIZE, 3)
@@ -223,7 +229,7 @@ def test_the_first_epochs_run_at_half_the_size(clips, cache):
     settings = tune(half_epochs=2)
     shapes = []
     for epoch in range(3):
-        window = next(batches.image_windows(clips, cache, settings, rng(), epoch)).load()
+        window = next(image_windows(clips, cache, settings, rng(), epoch))()
         shapes.append(window.frames.shape[2:4])
         assert window.targets.shape[2:] == window.frames.shape[2:4]
     half = (SIZE[0] // 2, SIZE[1] // 2)
@@ -249,7 +255,7 @@ def kinds(augment, count=60):
     """How often each outcome is seen, by where the bright pixel ends up."""
     seen = {}
     for seed in range(count):
-        image, target = batches.augmented(*corner(), augment, rng(seed))
+        image, target = augmented(*corner(), augment, rng(seed))
         assert brightest(image) == brightest(target)
         place = brightest(target) if target.max() == 255 else "turned"
         seen[place] = seen.get(place, 0) + 1
@@ -266,7 +272,7 @@ def test_flip_mirrors_half_of_the_pictures():
     assert min(seen.values()) > 15
 
 
-def test_salbce_takes_one_of_four_alike_for_picture_and_map():
+def test_salbce_applies_one_of_four_changes_to_image_and_map():
     """Mirrored, upside down, turned (here the corner is cropped away), or as it is."""
     seen = kinds("salbce", 120)
     assert set(seen) == {(2, 3), (2, 44), (29, 3), "turned"}
@@ -279,24 +285,24 @@ def turning(shape):
     target[0, 0] = 255
     image = np.zeros((*shape, 3), np.uint8)
     for seed in range(100):
-        if not batches.augmented(image, target, "salbce", rng(seed))[1].any():
+        if not augmented(image, target, "salbce", rng(seed))[1].any():
             return seed
     raise AssertionError("no seed turns")
 
 
 @pytest.mark.parametrize("shape", [(33, 33), SIZE])
-def test_the_turn_leaves_no_black_corner(shape):
+def test_the_rotation_leaves_no_black_corner(shape):
     image = np.full((*shape, 3), 200, np.uint8)
-    changed, target = batches.augmented(image, image[..., 0], "salbce", rng(turning(shape)))
+    changed, target = augmented(image, image[..., 0], "salbce", rng(turning(shape)))
     assert (changed == 200).mean() > 0.99  # but the tips of the square
     assert changed.shape == image.shape and target.shape == shape
 
 
-def test_the_turn_is_by_45_degrees_about_the_centre():
+def test_the_rotation_is_by_45_degrees_about_the_centre():
     shape = (33, 33)
     image, target = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
     image[15:18, 21:24], target[15:18, 21:24] = 255, 255  # six pixels right of the centre
-    changed = batches.augmented(image, target, "salbce", rng(turning(shape)))
+    changed = augmented(image, target, "salbce", rng(turning(shape)))
     for picture in changed:
         rows, columns = np.nonzero(picture if picture.ndim == 2 else picture.max(2))
         right, up = columns.mean() - 16, 16 - rows.mean()
@@ -313,7 +319,7 @@ def fixated(place):
     image[row - 1 : row + 2, column - 1 : column + 2] = 220
     counts[row, column] = 1
     points = np.array([(column, row, 0.0)])
-    target = datasets.blur(points, SIZE, datasets.sigma(SIZE))
+    target = data.blur(points, SIZE, data.sigma(SIZE))
     return image, np.round(255 * target).astype(np.uint8), counts
 
 
@@ -328,7 +334,7 @@ def test_zoom_keeps_the_blob_on_what_was_looked_at(place):
     image, target, counts = fixated(place)
     moved = 0
     for seed in range(40):
-        seen, wanted = batches.zoomed(image, target, counts, rng(seed))
+        seen, wanted = zoomed(image, target, counts, rng(seed))
         assert seen.shape == image.shape and wanted.shape == target.shape
         assert seen.dtype == wanted.dtype == np.uint8
         there, blob = light(seen), brightest(wanted)
@@ -343,7 +349,7 @@ def test_a_zoomed_blob_is_as_wide_as_any_other_and_repeated_looks_count():
     counts[15, 24], counts[25, 10] = 3, 1
     widths, ratios = set(), []
     for seed in range(30):
-        _, wanted = batches.zoomed(image, target, counts, rng(seed))
+        _, wanted = zoomed(image, target, counts, rng(seed))
         if np.array_equal(wanted, target) or np.array_equal(wanted, target[:, ::-1]):
             continue  # not zoomed
         widths.add(int((wanted > 127).sum()))
@@ -358,7 +364,7 @@ def test_a_zoomed_blob_is_as_wide_as_any_other_and_repeated_looks_count():
 def test_a_set_with_maps_only_gets_its_map_resized_with_the_picture():
     image, target, counts = fixated((14, 20))
     for seed in range(30):
-        seen, wanted = batches.zoomed(image, target, np.zeros_like(counts), rng(seed))
+        seen, wanted = zoomed(image, target, np.zeros_like(counts), rng(seed))
         there, blob = light(seen), brightest(wanted)
         assert np.hypot(there[0] - blob[0], there[1] - blob[1]) <= 2
 
@@ -366,36 +372,36 @@ def test_a_set_with_maps_only_gets_its_map_resized_with_the_picture():
 def test_a_part_without_most_of_the_gaze_is_never_taken():
     image, target, counts = fixated((2, 2))
     for seed in range(60):
-        _, wanted = batches.zoomed(image, target, counts, rng(seed))
+        _, wanted = zoomed(image, target, counts, rng(seed))
         assert wanted.max() == 255
 
 
 def test_zoom_of_a_picture_that_nobody_looked_at_stays_blank():
     image, _, counts = fixated((15, 24))
     for seed in range(10):
-        _, wanted = batches.zoomed(image, np.zeros(SIZE, np.uint8), counts * 0, rng(seed))
+        _, wanted = zoomed(image, np.zeros(SIZE, np.uint8), counts * 0, rng(seed))
         assert not wanted.any()
 
 
-def test_zooming_leaves_what_it_was_given_alone():
+def test_zooming_does_not_change_its_arguments():
     given = fixated((15, 24))
     before = [array.copy() for array in given]
     for seed in range(10):
-        batches.zoomed(*given, rng(seed))
+        zoomed(*given, rng(seed))
     for array, copy in zip(given, before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 
 def test_images_are_zoomed_with_their_fixations(clips, cache):
-    windows = loaded(batches.image_windows(clips, cache, tune(augment="zoom"), rng(3), 0))
+    windows = loaded(image_windows(clips, cache, tune(augment="zoom"), rng(3), 0))
     areas = {int((target > 127).sum()) for window in windows for target in window.targets[:, 0]}
-    assert max(areas) > 1  # those that were blurred anew; the maps on disk are single pixels
+    assert max(areas) > 1  # those that were blurred again; the maps on disk are single pixels
     assert all(target.max() == 255 for window in windows for target in window.targets[:, 0])
 
 
 def test_recolouring_changes_light_and_tint_within_bounds_and_moves_nothing():
     gradient = np.tile(np.linspace(40, 180, SIZE[1]).astype(np.uint8)[:, None], (SIZE[0], 1, 3))
-    seen = [batches.recoloured(gradient, rng(seed)) for seed in range(20)]
+    seen = [recoloured(gradient, rng(seed)) for seed in range(20)]
     for image in seen:
         assert image.shape == gradient.shape and image.dtype == np.uint8
         steps = np.diff(image.astype(int), axis=1)

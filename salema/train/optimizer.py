@@ -1,0 +1,79 @@
+"""Which parameters train, how fast, and the learning-rate schedule."""
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+
+from salema.model.layers import FIRST_DECODER
+from salema.model.network import SaliencyModel
+from salema.params import Finetune, Training, Tune
+
+THAW = (62, 50, FIRST_DECODER, 17, 0)  # first layer that trains in epoch 0, 1, 2, 3, and later
+
+
+def thaw(layers: nn.Sequential, epoch: int) -> None:
+    """Let the layers train that gradual thawing has reached in `epoch`, counted from 0."""
+    first = THAW[min(epoch, len(THAW) - 1)]
+    for index, layer in enumerate(layers):
+        layer.requires_grad_(index >= first)
+
+
+def make_optimizer(network: SaliencyModel, settings: Training) -> Optimizer:
+    """The optimizer, with a group for each learning rate and weight decay.
+
+    Fine-tuning has rates for the recurrence and the `fresh` layers and for the alphas, which
+    are not decayed. Tuning may have a rate for the encoder. All others share `learning_rate`.
+    """
+    rate, decay, placement = settings.learning_rate, settings.weight_decay, network.placement
+    table = [(("",), rate, decay)]  # a parameter belongs to the last row with a prefix of its name
+    if isinstance(settings, Tune) and settings.encoder_learning_rate:
+        encoder = tuple(f"layers.{layer}." for layer in range(FIRST_DECODER))
+        table.append((encoder, settings.encoder_learning_rate, decay))
+    if isinstance(settings, Finetune):
+        fresh = ("memories.", *(f"layers.{layer}." for layer in placement.fresh))
+        alphas = tuple(f"memories.{layer}.alpha_logit" for layer in placement.after)
+        table.append((fresh, settings.fresh_learning_rate or rate, decay))
+        table.append((alphas, settings.alpha_learning_rate, 0.0))
+    groups = [{"params": [], "lr": rate, "weight_decay": decay} for _, rate, decay in table]
+    for name, parameter in network.named_parameters():
+        row = max(i for i, (prefixes, *_) in enumerate(table) if name.startswith(prefixes))
+        groups[row]["params"].append(parameter)
+    groups = [group for group in groups if group["params"]]
+    match settings.optimizer:
+        case "adam":
+            return torch.optim.Adam(groups, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(groups, fused=True)
+        case "sgd":
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        case "adagrad":
+            return torch.optim.Adagrad(groups)
+
+
+def make_schedule(optimizer: Optimizer, settings: Training, steps: int) -> LRScheduler | None:
+    """The learning-rate schedule for a training of `steps` steps of the optimizer.
+
+    "one-cycle" rises from 1/25 of each group's rate to the rate in 15% of the steps, and then
+    falls to almost 0. "plateau" divides the rates by 10 after more than five epochs in which the
+    validation loss does not improve. "constant" is None.
+    """
+    match settings.schedule:
+        case "one-cycle":
+            rates = [group["lr"] for group in optimizer.param_groups]
+            return OneCycleLR(optimizer, rates, total_steps=steps + 1, pct_start=0.15)
+        case "plateau":
+            return ReduceLROnPlateau(optimizer, patience=5)
+    return None
+
+
+def after_step(schedule: LRScheduler | None) -> None:
+    """Change the rates after a step; more steps than planned keep the last rate."""
+    if isinstance(schedule, OneCycleLR) and schedule.last_epoch < schedule.total_steps - 1:
+        schedule.step()
+
+
+def after_epoch(schedule: LRScheduler | None, val_loss: float | None) -> None:
+    """Change the rates after an epoch; "plateau" needs a validation loss."""
+    if isinstance(schedule, ReduceLROnPlateau):
+        schedule.step(val_loss)
