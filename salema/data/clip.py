@@ -74,9 +74,9 @@ class Clip:
             return self.probed
         if isinstance(self.images, Files):
             return image_size(next(self.images.paths()))
-        from salema.media import read as video
+        from salema.media import read
 
-        return video.open(self.images).size
+        return read.open(self.images).size
 
     @cached_property
     def annotated(self) -> int:
@@ -114,21 +114,21 @@ class Clip:
         Raises:
             SalemaError: A frame is missing or broken; those before it came out.
         """
-        from salema.media import read as video
+        from salema.media import image, read
 
         start, stop, _ = slice(start, stop).indices(self.n_frames)
         if isinstance(self.images, Files):
             for path in self.images.paths(start, stop):
                 if not path.is_file():
                     raise SalemaError(f"no such file: {path} (removed since the listing)", 1)
-                yield _fit(video.read_image(path), self.size)
+                yield _fit(image.read_image(path), self.size)
             return
         if start >= stop:
             return
-        source = video.open(self.images)
+        source = read.open(self.images)
         done = start
         for frame in islice(source, start, stop):
-            yield frame
+            yield frame.image
             done += 1
         if done < stop:
             reason = f": {source.stopped}" if source.stopped else ""
@@ -219,9 +219,9 @@ def image_size(path: Path) -> Size:
         if 0xC0 <= head[at + 1] <= 0xCF and head[at + 1] not in (0xC4, 0xC8, 0xCC):
             return int.from_bytes(head[at + 5 : at + 7]), int.from_bytes(head[at + 7 : at + 9])
         at += 2 + int.from_bytes(head[at + 2 : at + 4])
-    from salema.media import read as video
+    from salema.media import image
 
-    return video.read_image(path).shape[:2]
+    return image.read_image(path).shape[:2]
 
 
 def probe(path: Path) -> tuple[int, float | None, Size]:
