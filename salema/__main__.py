@@ -5,8 +5,13 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from salema.files import SalemaError
+
+if TYPE_CHECKING:
+    from salema.predict.predictor import Predictor
+    from salema.predict.sources import Output
 
 EPILOG = "Bad input ends with status 2 and one line; work that ended early with status 1."
 
@@ -161,6 +166,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 MODEL = ("weights", "sha256", "placement", "alpha", "device", "precision", "chunk")
 WHERE = ("dataset", "root", "split", "videos")
+LOOKS = ("colormap", "opacity", "shot_reset", "overwrite")
 
 
 def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
@@ -205,66 +211,63 @@ def _dataset(parsed: argparse.Namespace, ground_truth: bool) -> list:
 
 def _predict(parsed: argparse.Namespace) -> int:
     from salema import params
-    from salema.predict import sources as predict
+    from salema.predict import sources
 
     if parsed.run:
         _alone(parsed, "--run")
-        print(predict.predict_run(params.read(parsed.params), parsed.run))
+        print(sources.predict_run(params.read(parsed.params), parsed.run))
         return 0
     if parsed.dataset:
         _alone(parsed, "--dataset", *MODEL, *WHERE, "out", "format", "overwrite", "submission")
         return _predict_dataset(parsed)
     if not parsed.sources:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
-    _alone(parsed, "SOURCE", *MODEL, "sources", "out", "format", "overlay", "view", "size",
-           "colormap", "opacity", "shot_reset", "overwrite")  # fmt: skip
+    _alone(parsed, "SOURCE", *MODEL, *LOOKS, "sources", "out", "format", "overlay", "view", "size")
     folder = parsed.out
     if folder is None and not (parsed.overlay or parsed.view):
         folder = Path("saliency")
-    output = predict.Output(
-        folder, parsed.format, parsed.overlay, parsed.size, parsed.colormap, parsed.opacity,
-        parsed.overwrite, parsed.shot_reset,
-    )  # fmt: skip
     if parsed.view and len(parsed.sources) != 1:
         raise SalemaError("--view takes one source (run it once for each)")
-    model = _model(parsed)
+    looks = {name: getattr(parsed, name) for name in LOOKS}
+    output = sources.Output(folder, parsed.format, parsed.overlay, parsed.size, **looks)
+    predictor = _model(parsed)
     status = 0
     if folder or parsed.overlay:
-        status = predict.predict_sources(model, parsed.sources, output)
+        status = sources.predict_sources(predictor, parsed.sources, output)
     if parsed.view:
-        status = max(status, _page(model, parsed.sources[0], parsed.view, parsed))
+        status = max(status, _page(predictor, parsed.sources[0], parsed.view, output))
     return status
 
 
-def _page(model: object, source: str, out: Path, parsed: argparse.Namespace) -> int:
+def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> int:
     from salema.tools import view
 
-    stopped = view.page(model, source, out, parsed.overwrite, parsed.colormap, parsed.opacity,
-                        parsed.shot_reset)  # fmt: skip
+    stopped = view.page(predictor, source, out, output)
     if stopped:
-        print(f"{source}: {stopped}; what there was is in {out}", file=sys.stderr)
+        print(f"{source}: {stopped}; the frames before that are in {out}", file=sys.stderr)
         return 1
     print(out)
     return 0
 
 
 def _predict_dataset(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
-    from salema.predict import sources as predict
+    from salema.predict import load, sources
 
     clips = _dataset(parsed, ground_truth=False)
     if parsed.submission:
         if parsed.dataset != "DHF1K" or parsed.format != "png":
-            raise SalemaError("--submission needs --dataset DHF1K and --format png (mend them)")
+            raise SalemaError("--submission needs --dataset DHF1K and --format png (change them)")
         if parsed.submission.exists():
             raise SalemaError(f"{parsed.submission} exists (choose another name, or remove it)")
-    model = _model(parsed)
+    predictor = _model(parsed)
     name = parsed.weights.stem if parsed.weights else "salema"
     folder = parsed.out or Path("saliency")
-    status = predict.predict_dataset(model, clips, folder, parsed.format, parsed.overwrite, name,
-                                     weights.identity(model))  # fmt: skip
+    about = load.identity(predictor)
+    status = sources.predict_dataset(
+        predictor, clips, folder, parsed.format, parsed.overwrite, name, about
+    )
     if parsed.submission:
-        predict.submission(folder / f"{name}_predictions", clips, parsed.submission)
+        sources.submission(folder / f"{name}_predictions", clips, parsed.submission)
         print(f"{parsed.submission}: {len(clips)} videos")
     return status
 
@@ -290,8 +293,11 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 
 def _view(parsed: argparse.Namespace) -> int:
+    from salema.predict.sources import Output
+
     out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
-    return _page(_model(parsed), parsed.source, out, parsed)
+    output = Output(**{name: getattr(parsed, name) for name in LOOKS})
+    return _page(_model(parsed), parsed.source, out, output)
 
 
 def _convert(parsed: argparse.Namespace) -> int:
