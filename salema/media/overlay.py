@@ -11,7 +11,7 @@ import numpy as np
 
 from salema.files import SalemaError, atomic
 from salema.media.image import fit
-from salema.media.read import FALLBACK_FPS, Frame
+from salema.media.read import FALLBACK_FPS
 from salema.media.write import Video, Write, container, picture, to_byte
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -31,19 +31,11 @@ def color_table(name: str) -> np.ndarray:
 
 
 def blend(frame: np.ndarray, map: np.ndarray, lut: np.ndarray, opacity: float) -> np.ndarray:
-    """Blends a map's colors over a frame; where the map is 0, the frame is untouched.
+    """Blends a map's colors over a frame, uint8 (H, W, 3) RGB; where the map is 0, it stays.
 
     out = (1 - opacity * map) * frame + opacity * map * lut[map], within 2 of 255, because
-    all of it is computed in bytes, by tables.
-
-    Args:
-        frame: uint8 (H, W, 3) RGB.
-        map: (h, w) float in [0, 1], resized to the frame.
-        lut: uint8 (256, 3) RGB, as from `color_table`.
-        opacity: In [0, 1], the weight of the color where the map is 1.
-
-    Returns:
-        uint8 (H, W, 3) RGB.
+    all of it is computed in bytes, by tables. The map is (h, w) float in [0, 1] and is
+    resized to the frame; `lut` is uint8 (256, 3) RGB, as from `color_table`.
     """
     level = fit(to_byte(map), frame.shape[:2], cv2.INTER_LINEAR)
     weight = opacity * np.arange(256) / 255
@@ -62,7 +54,7 @@ def overlay(
     opacity: float = 0.6,
     audio_from: str | Path | None = None,
 ) -> Iterator[Write]:
-    """The map in color over its frame: H.264 in mp4 that browsers play, or one picture.
+    """The writer of overlays: H.264 in mp4 that browsers play, or one picture.
 
     Args:
         path: Ends in .mp4, or for a single image in .png, .jpg, .jpeg, .bmp or .webp.
@@ -78,11 +70,7 @@ def overlay(
     if not 0 <= opacity <= 1:
         raise SalemaError(f"opacity must be from 0 to 1, and not {opacity}")
     with _picture(path) if suffix in PICTURES else _film(path, size, fps, audio_from) as put:
-
-        def write(map: np.ndarray, frame: Frame) -> None:
-            put(blend(fit(frame.image, size), map, lut, opacity), frame.time)
-
-        yield write
+        yield lambda map, frame: put(blend(fit(frame.image, size), map, lut, opacity), frame.time)
 
 
 @contextmanager

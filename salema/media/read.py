@@ -74,14 +74,7 @@ class Source:
 
 
 def open(source: str | Path | int) -> Source:
-    """The frames of a video file, a folder of images, an image, or a camera.
-
-    Args:
-        source: A path, or `camera:0` (or 0) for the first camera.
-
-    Raises:
-        SalemaError: The source is missing, empty, or holds no picture.
-    """
+    """The frames of a video file, a folder of images, an image, or a camera (`camera:0`, 0)."""
     if camera := re.fullmatch(r"camera:(\d+)", str(source)):
         source = int(camera[1])
     if isinstance(source, int):
@@ -187,11 +180,7 @@ def _video(path: Path) -> Source:
 
 
 def maps(path: str | Path) -> Iterator[np.ndarray]:
-    """The maps of a gray video, float32 (H, W) in [0, 1], one at a time.
-
-    Raises:
-        SalemaError: The file is missing, no video, or broken somewhere.
-    """
+    """The maps of a gray video that is whole, float32 (H, W) in [0, 1], one at a time."""
     with opened(Path(path)) as (container, stream):
         if cut_short(Path(path), container.format.name):
             raise SalemaError(f"maps cut short: {path} (predict or copy it again)")

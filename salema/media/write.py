@@ -112,11 +112,8 @@ def npy(path: Path, size: tuple[int, int]) -> Iterator[Write]:
 def gray(path: Path, size: tuple[int, int], fps: float | None, bits: int = 16) -> Iterator[Write]:
     """A lossless gray video: FFV1 in Matroska, the same bytes for the same maps.
 
-    Args:
-        path: Ends in .mkv.
-        size: (H, W) of the video.
-        fps: Frames per second where the frames have no time.
-        bits: 8 or 16; a map comes back within half a step.
+    The path ends in .mkv; `fps` counts where the frames have no time. With 8 or 16 `bits`,
+    `read.maps` gives each map back within half a step.
     """
     if bits not in (8, 16):
         raise ValueError(f"bits must be 8 or 16, not {bits}")

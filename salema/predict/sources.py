@@ -28,6 +28,7 @@ from salema.params import Params, choose
 from salema.predict.load import load
 from salema.predict.predictor import Predictor
 
+Pairs = Iterable[tuple[Frame, np.ndarray]]  # frames with their maps
 Outputs = list[tuple[AbstractContextManager[Write], bool]]  # writers; whether maps stay raw
 
 
@@ -61,13 +62,7 @@ class Output:
     shot_reset: bool = False
 
 
-def _save(
-    name: str,
-    pairs: Iterable[tuple[Frame, np.ndarray]],
-    outputs: Outputs,
-    depth: int,
-    endless: bool = False,
-) -> int:
+def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool = False) -> int:
     """Write every map to every output, in a thread that follows; returns how many.
 
     Maps are stretched to [0, 1] first, except for raw outputs. An interruption ends an
@@ -102,9 +97,6 @@ def predict_sources(predictor: Predictor, names: list[str], output: Output) -> i
 
     The status is 1 when a source ended early (its decoded part is kept, and a line reports
     how much), or when existing output is kept; else 0.
-
-    Raises:
-        SalemaError: A source cannot be read or an output not written.
     """
     status, taken = 0, set()
     sources = [read.open(name) for name in names]  # all are checked before the first runs
@@ -116,7 +108,7 @@ def predict_sources(predictor: Predictor, names: list[str], output: Output) -> i
     for name, source, targets in zip(names, sources, planned, strict=True):
         existing = [path for path in targets.values() if path.exists()]
         if existing and not output.overwrite:
-            print(f"{name}: {existing[0]} exists, skipped (use --overwrite to replace it)")
+            print(f"{name}: {existing[0]} exists, skipped (--overwrite replaces it)")
             status = 1
             continue
         done = _predict_source(predictor, name, source, targets, output)
@@ -226,7 +218,7 @@ def predict_clip(
 
     Args:
         predictor: Computes the maps.
-        clip: Names the frames, and reads them where `images` does not give them.
+        clip: Names the frames, and reads them where `images` is None.
         path: The folder or file to write; what exists is replaced at the end.
         form: "png", "gray" or "npy".
         bits: 8 or 16, of "png" and "gray".
@@ -297,10 +289,8 @@ def _record(path: Path, about: dict, overwrite: bool) -> None:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SalemaError(f"{path} is in the way (move it, or choose another --out)") from error
         if not (same or overwrite):
-            raise SalemaError(
-                f"{path.with_suffix('')} holds maps of other weights (choose another --out, or "
-                "--overwrite)"
-            )
+            what = f"{path.with_suffix('')} holds maps of other weights"
+            raise SalemaError(f"{what} (choose another --out, or --overwrite)")
         union = {d: {*seen.get(d, []), *about["seen"].get(d, [])} for d in {*seen, *about["seen"]}}
         about = {**about, "seen": {dataset: sorted(union[dataset]) for dataset in sorted(union)}}
     with atomic(path) as part:
@@ -316,9 +306,8 @@ def submission(folder: Path, clips: list[Clip], path: Path) -> None:
             inner = folder / clip.name
             pictures = sorted(inner.glob("*.png"))
             if len(pictures) != clip.n_frames:
-                raise SalemaError(
-                    f"{len(pictures)} of {clip.n_frames} maps in {inner} (predict this clip again)"
-                )
+                what = f"{len(pictures)} of {clip.n_frames} maps in {inner}"
+                raise SalemaError(f"{what} (predict this clip again)")
             for picture in pictures:
                 archive.write(picture, f"{int(clip.name):04d}/{int(picture.stem):04d}.png")
 
