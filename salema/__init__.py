@@ -21,7 +21,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from salema.model.weights import build, load
+    from salema.predict.load import build, load
     from salema.score import metrics
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ __all__ = ["build", "load", "metrics"]
 def __getattr__(name: str) -> object:
     """Import on first use, so that `import salema` reads nothing and costs nothing."""
     if name in ("build", "load"):
-        return getattr(import_module("salema.model.weights"), name)
+        return getattr(import_module("salema.predict.load"), name)
     if name == "metrics":
         return import_module("salema.score.metrics")
     raise AttributeError(f"module 'salema' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -141,6 +142,37 @@ class Placement(Block):
         if self.thaw and self.static != "tuned":
             raise ValueError(f"`thaw` belongs to static: tuned, not to {self.static}")
         return self
+
+
+NAMED = re.compile(r"ema(\d+)(?:-(\d+))?((?:-(?:dropout|residual|learned))*)")
+OTHERS = {
+    "static": {"recurrence": "none"},
+    "clstm30": {"recurrence": "convlstm", "after": [29]},  # before layer 30
+    "clstm56": {"recurrence": "convlstm", "after": [55], "fresh": [56, 58, 60]},
+    "videosalgan": {"recurrence": "convlstm", "after": [61], "hidden": 128, "short_side": 64},
+}
+
+
+def named(name: str) -> Placement:
+    """The placement with a well-known name, e.g. "static", "ema30-residual" or "clstm56".
+
+    "ema<layer>" averages with an alpha of 0.1, "ema<layer>-<layer>" with 0.3. The suffixes are
+    "-dropout" (always), "-residual" and "-learned" (which starts at an alpha of 0.56).
+    """
+    match = NAMED.fullmatch(name)
+    after = [int(layer) for layer in match.groups()[:2] if layer] if match else []
+    if after and after == sorted(set(after)) and after[-1] <= 61:
+        suffixes = match[3].split("-")
+        learned = "learned" in suffixes
+        return Placement(
+            recurrence="ema",
+            after=after,
+            alpha=0.56 if learned else 0.1 if len(after) == 1 else 0.3,
+            learned=learned,
+            residual="residual" in suffixes,
+            dropout="always" if "dropout" in suffixes else "none",
+        )
+    return Placement(**OTHERS[choose(name, [*OTHERS, "ema30", "ema61", "ema7-54"], "placement")])
 
 
 class Predict(Block):

@@ -6,5 +6,6 @@ Read in this order:
     layers          the 62 layers, and the branches they train with
     efficientnet    EfficientNet-Lite0 in place of the encoder
     network         the layers with a placement: frames and a state -> maps and a state
-    weights         weights files: what they are and the clips they were trained on
+    device          the device and the precision
+    weights         weights files of ours, and the clips they were trained on
 """

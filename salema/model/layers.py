@@ -6,6 +6,7 @@ Ding et al., CVPR 2021 (RepVGG: branches while training, plain convolutions afte
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from salema.files import SalemaError
 
@@ -33,11 +34,20 @@ def salgan(width: float = 1.0) -> nn.Sequential:
             out = scaled(item, width)
             layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU(inplace=True)]
             channels = out
-    layers += [nn.Conv2d(channels, 1, 1), nn.Sigmoid()]
+    layers += [Logits(channels, 1, 1), nn.Sigmoid()]
     for layer in layers:
         if isinstance(layer, nn.Conv2d):
             reset(layer)
     return nn.Sequential(*layers)
+
+
+class Logits(nn.Conv2d):
+    """The last convolution. It works in float32, so that bf16 costs no gray levels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) of any floating type -> (N, 1, H, W) float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return F.conv2d(x.float(), self.weight.float(), self.bias.float())
 
 
 def scaled(channels: int, width: float) -> int:
@@ -79,6 +89,18 @@ class Branches(nn.Module):
             every = torch.arange(len(scale))
             convolution.weight[every, every, centre, centre] += scale
             convolution.bias.add_(shift)
+
+
+class Branched(nn.Module):
+    """A convolution with its branches, as one layer."""
+
+    def __init__(self, convolution: nn.Conv2d, branches: Branches) -> None:
+        super().__init__()
+        self.convolution, self.branches = convolution, branches
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H, W)."""
+        return self.branches(x, self.convolution(x))
 
 
 @torch.no_grad()

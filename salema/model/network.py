@@ -1,20 +1,19 @@
 """The network: 62 layers with a placement of recurrences among them.
 
 Features
-- SalGAN's generator as ONE Sequential with the official numbering 0-61 (VGG-16's
-  convolutions without the last pooling, and their mirror image); no batch norm. Another
-  encoder stands at 0, with nothing at 1-29.
-- A placement puts a recurrence behind layers: EMA or ConvLSTM, with dropout, residual,
+- SalGAN's generator is ONE Sequential with the official numbering 0-61 (VGG-16's
+  convolutions without the last pooling, and their mirror image); no batch norm. With another
+  encoder, that encoder is layer 0, and layers 1-29 do nothing.
+- A placement puts a recurrence after layers: EMA or ConvLSTM, with dropout, residual,
   fresh layers, a smaller working size. No recurrence is the static network.
 - Everything before and after a recurrence is independent of time: T frames are one batch.
 
 Source: Pan et al., arXiv 1701.01081 (SalGAN); Linardos et al., BMVC 2019 (SalEMA).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from salema.model.layers import (
     LOGITS,
     MEAN_BGR,
     SIGMOID,
+    Branched,
     Branches,
     reset,
     salgan,
@@ -34,43 +34,65 @@ from salema.model.layers import (
 )
 from salema.model.recurrence import EMA, ConvLSTM, MapLSTM
 from salema.params import Model, Placement
-from salema.predict.cpu import faster
 
-PLACEMENTS = {  # those with a name of their own; `params.yaml` may define others
-    "static": Placement(recurrence="none"),
-    "ema7": Placement(recurrence="ema", after=[7], alpha=0.1),
-    "ema30": Placement(recurrence="ema", after=[30], alpha=0.1),
-    "ema30-dropout": Placement(recurrence="ema", after=[30], alpha=0.1, dropout="always"),
-    "ema30-residual": Placement(recurrence="ema", after=[30], alpha=0.1, residual=True),
-    "ema30-learned": Placement(recurrence="ema", after=[30], alpha=0.56, learned=True),
-    "ema54": Placement(recurrence="ema", after=[54], alpha=0.1),
-    "ema61": Placement(recurrence="ema", after=[61], alpha=0.1),
-    "ema7-54": Placement(recurrence="ema", after=[7, 54], alpha=0.3),
-    "clstm30": Placement(recurrence="convlstm", after=[29]),
-    "clstm56": Placement(recurrence="convlstm", after=[55], fresh=[56, 58, 60]),
-    "videosalgan": Placement(recurrence="convlstm", after=[61], hidden=128, short_side=64),
-}
-
-# Bytes of the largest activation, on a CPU: larger ones leave the cache, and glibc gives their
-# memory back after each layer, to fault it in anew.
-IN_CACHE = 12 * 2**20
-ON_GPU = 64  # frames of a batch there, where a chunk has so many
+Memory = Tensor | tuple[Tensor, Tensor]  # state of an EMA; cell and hidden state of a ConvLSTM
 
 
 class State(NamedTuple):
     """What a model remembers between chunks: frames seen, and each recurrence's state."""
 
     frame: int = 0
-    memories: dict[int, Tensor | tuple[Tensor, Tensor]] = {}  # noqa: RUF012 - never mutated
+    memories: dict[int, Memory] = {}  # noqa: RUF012 - never mutated
 
     def detach(self) -> "State":
         """The same state without its history, for truncated backpropagation."""
-        cut = {
-            layer: memory.detach() if isinstance(memory, Tensor)
-            else tuple(part.detach() for part in memory)
-            for layer, memory in self.memories.items()
-        }  # fmt: skip
+        cut = {}
+        for layer, memory in self.memories.items():
+            whole = isinstance(memory, Tensor)
+            cut[layer] = memory.detach() if whole else tuple(part.detach() for part in memory)
         return State(self.frame, cut)
+
+
+class Dropout(nn.Module):
+    """Drops half of the channels of each frame; `kind` is that of a placement's `dropout`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor, batch: int, first: int) -> Tensor:
+        """(B * T, C, H, W), B and the number of the first frame -> the same shape."""
+        if self.kind == "none":
+            return x
+        if self.training:
+            return F.dropout2d(x, 0.5)
+        if self.kind == "train":
+            return x
+        # Differs: the released code drew at random at inference. Here the channels depend on
+        # the number of the frame only, so that maps can be repeated with any chunk length.
+        time, channels = x.shape[0] // batch, x.shape[1]
+        keep = [np.random.default_rng([7, first + t]).random(channels) < 0.5 for t in range(time)]
+        mask = torch.from_numpy(np.stack(keep)).to(x).mul(2)
+        return x * mask.repeat(batch, 1)[:, :, None, None]
+
+
+@dataclass
+class Placed:
+    """A layer with a recurrence after it."""
+
+    index: int
+    dropout: Dropout
+    layer: nn.Module
+    memory: nn.Module
+    residual: bool
+
+    def __call__(self, x: Tensor, batch: int, state: State) -> tuple[Tensor, Memory]:
+        """Input of the layer (B * T, C, H, W) -> averages of its output, state of the memory."""
+        before = x
+        x = self.layer(self.dropout(x, batch, state.frame))
+        x, memory = self.memory(x.unflatten(0, (batch, -1)), state.memories.get(self.index))
+        x = x.flatten(0, 1)
+        return (x + before if self.residual else x), memory
 
 
 class SaliencyModel(nn.Module):
@@ -78,7 +100,7 @@ class SaliencyModel(nn.Module):
 
     Args:
         config: Size, width, input scale.
-        placement: Where the recurrence sits.
+        placement: Where the recurrence is.
         branches: Whether each 3x3 convolution trains with `Branches`; `fold` turns them
             into plain convolutions.
 
@@ -101,16 +123,18 @@ class SaliencyModel(nn.Module):
             if not isinstance(self.layers[layer], nn.Conv2d):
                 raise SalemaError(f"fresh: {layer} in a placement (no convolution is there)")
             reset(self.layers[layer])
+        for after in placement.after:  # what they read may be a state or a residual
+            for layer in self.layers[after : after + 2]:
+                if isinstance(layer, nn.ReLU):
+                    layer.inplace = False
         self.branches = nn.ModuleDict()
         if branches:
             for index, layer in enumerate(self.layers[:LOGITS]):
                 if isinstance(layer, nn.Conv2d):
                     self.branches[str(index)] = Branches(layer)
-        self.precision = "fp32"
-        self.chunk = 16  # frames that are read, computed and written together
-        self.at_once = 16  # frames of them that the network takes as one batch
-        self.faster: dict[int, Callable[[Tensor], Tensor]] = {}
+        self.dropout = Dropout(placement.dropout)
         self.register_buffer("mean", torch.tensor(MEAN_BGR).view(1, 3, 1, 1), persistent=False)
+        self.assemble()
 
     def _replace_encoder(self, branches: bool) -> None:
         """EfficientNet-Lite0 for layers 0-29; their last output has as many channels."""
@@ -148,6 +172,24 @@ class SaliencyModel(nn.Module):
                 return ConvLSTM(channels, channels, place.decode)
         raise ValueError(f"no recurrence is called {place.recurrence!r}")
 
+    def assemble(self) -> None:
+        """Make `segments`: layers and what is placed after them, up to the last layers.
+
+        Call it again after a layer, a memory or a branch was replaced by another module.
+        The list is no part of the module tree: its modules are there already.
+        """
+        layers = [
+            Branched(layer, self.branches[str(index)]) if str(index) in self.branches else layer
+            for index, layer in enumerate(self.layers)
+        ]
+        self.segments: list[tuple[nn.Sequential, Placed | None]] = []
+        start = 0
+        for index, memory in ((int(key), memory) for key, memory in self.memories.items()):
+            placed = Placed(index, self.dropout, layers[index], memory, self.placement.residual)
+            self.segments.append((nn.Sequential(*layers[start:index]), placed))
+            start = index + 1
+        self.segments.append((nn.Sequential(*layers[start:]), None))
+
     def forward(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Maps of a chunk.
 
@@ -159,36 +201,14 @@ class SaliencyModel(nn.Module):
             (B, T, H, W) float32 in [0, 1] (raw: no min-max), and the new state.
         """
         batch, time = frames.shape[:2]
-        state = state or State()
-        memories = {}
+        state, memories = state or State(), {}
         x = self.normalise(frames.flatten(0, 1))
-        for index, layer in enumerate(self.layers):
-            placed = str(index) in self.memories
-            before = x
-            if placed and self.placement.dropout != "none":
-                x = self._dropout(x, batch, state.frame)
-            x = self._layer(index, layer, x)
-            if placed:
-                y, memories[index] = self.memories[str(index)](
-                    x.unflatten(0, (batch, time)), state.memories.get(index)
-                )
-                x = y.flatten(0, 1)
-                if self.placement.residual:
-                    x = x + before
+        for layers, placed in self.segments:
+            x = layers(x)  # independent of time: B * T frames are one batch
+            if placed is not None:
+                x, memories[placed.index] = placed(x, batch, state)
         maps = x.float().view(batch, time, *x.shape[-2:])
         return maps, State(state.frame + time, memories)
-
-    def _layer(self, index: int, layer: nn.Module, x: Tensor) -> Tensor:
-        if index in self.faster:
-            return self.faster[index](x)
-        if index == LOGITS:  # in float32, so that bf16 costs no grey levels
-            with torch.autocast(x.device.type, enabled=False):
-                return F.conv2d(x.float(), layer.weight.float(), layer.bias.float())
-        if str(index) in self.branches:
-            return self.branches[str(index)](x, layer(x))
-        if isinstance(layer, nn.ReLU) and {str(index - 1), str(index)} & set(self.memories):
-            return F.relu(x)  # not in place: the input may be a state, or a residual's start
-        return layer(x)
 
     def normalise(self, frames: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) BGR, mean subtracted, over `std`."""
@@ -198,175 +218,17 @@ class SaliencyModel(nn.Module):
         x = rows.sub_(mean).div_(self.config.std).view(frames.shape).permute(0, 3, 1, 2)
         return x.to(self.layers[FIRST_DECODER].weight.dtype)
 
-    def _dropout(self, x: Tensor, batch: int, first: int) -> Tensor:
-        """Drop half of the channels; while predicting, the same ones for a frame's number."""
-        if self.training:
-            return F.dropout2d(x, 0.5)
-        if self.placement.dropout != "always":
-            return x
-        # Differs: the released code drew at random at inference; ours can be repeated, and
-        # does not depend on the chunk length.
-        time, channels = x.shape[0] // batch, x.shape[1]
-        keep = [np.random.default_rng([7, first + t]).random(channels) < 0.5 for t in range(time)]
-        mask = torch.from_numpy(np.stack(keep)).to(x).mul(2)
-        return x * mask.repeat(batch, 1)[:, :, None, None]
-
-    # ------------------------------------------------------------------ inference
-
-    def prepare(self, device: str = "auto", precision: str = "auto") -> "SaliencyModel":
-        """Ready for inference: evaluation mode, device, precision, channels_last, in place.
-
-        Raises:
-            SalemaError: The device is unknown or not there.
-        """
-        place = pick_device(device)
-        self.precision = pick_precision(precision, place)
-        self.fold().eval().requires_grad_(False).float()
-        self.to(place).to(memory_format=torch.channels_last)
-        if place.type == "cpu":
-            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            self.faster = faster(self.layers, self.placement.after, dtype)
-            height, width = self.config.size
-            channels = getattr(self.layers[0], "largest", self.widths[0])
-            largest = channels * height * width * dtype.itemsize
-            self.at_once = max(1, IN_CACHE // largest)
-        else:
-            self.at_once = ON_GPU
-        if self.precision == "bf16":
-            for module in [*self.layers[:LOGITS], *self.memories.values()]:
-                if not isinstance(module, EMA):
-                    module.to(torch.bfloat16)
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.layers[LOGITS].weight.device
-
-    @torch.inference_mode()
-    def step(self, frames: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-        """One chunk at the model's size: uint8 (T, H, W, 3) RGB -> float32 (T, H, W), state."""
-        maps = []
-        for some in self._batches(frames):
-            part, state = self(some[None], state)
-            maps.append(part[0])
-        return torch.cat(maps).cpu().numpy(), state  # one copy: a GPU waits for none between
-
-    @torch.inference_mode()
-    def step_images(self, images: np.ndarray) -> np.ndarray:
-        """Images at the model's size, uint8 (N, H, W, 3) RGB -> float32 (N, H, W).
-
-        Each is a clip of its own: no memory goes from one to the next.
-        """
-        maps = [self(some[:, None])[0][:, 0] for some in self._batches(images)]
-        return torch.cat(maps).cpu().numpy()
-
-    def _batches(self, frames: np.ndarray) -> Iterator[Tensor]:
-        """The frames, `at_once` at a time, where the model is."""
-        for start in range(0, len(frames), self.at_once):
-            some = np.require(frames[start : start + self.at_once], requirements="CW")
-            some = torch.from_numpy(some)
-            if self.device.type == "cuda":
-                some = some.pin_memory()
-            yield some.to(self.device, non_blocking=True)
-
-    def fit(self, frame: np.ndarray) -> np.ndarray:
-        """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
-        height, width = self.config.size
-        if frame.shape[:2] == (height, width):
-            return frame
-        return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
-
-    def predict(self, frames: np.ndarray, size: str = "source") -> np.ndarray:
-        """Maps of a whole clip, in one call.
-
-        Args:
-            frames: uint8 (T, H, W, 3) RGB, any T, any size; the memory starts anew.
-            size: "source": maps as large as the frames (bilinear); "model": as computed.
-
-        Returns:
-            float32 (T, H, W) in [0, 1], raw: the scale is the network's own.
-
-        Raises:
-            ValueError: The frames are not uint8 (T, H, W, 3).
-        """
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
-            raise ValueError(
-                f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}"
-            )
-        shape = frames.shape[1:3] if size == "source" else tuple(self.config.size)
-        maps = np.empty((len(frames), *shape), np.float32)
-        for index, saliency in enumerate(self.stream(frames, size)):
-            maps[index] = saliency
-        return maps
-
-    def stream(self, frames: Iterable[np.ndarray], size: str = "source") -> Iterator[np.ndarray]:
-        """One float32 (H, W) map a frame, in constant memory; each call has its own state.
-
-        Frames are taken `self.chunk` at a time; for a live source set it to 1.
-        """
-        state: State | None = None
-        waiting: list[np.ndarray] = []
-        shapes: list[tuple[int, int]] = []
-
-        def maps_of_chunk() -> Iterator[np.ndarray]:
-            nonlocal state
-            maps, state = self.step(np.stack(waiting), state)
-            for saliency, (height, width) in zip(maps, shapes, strict=True):
-                if size == "source" and saliency.shape != (height, width):
-                    saliency = cv2.resize(saliency, (width, height))
-                yield saliency
-            waiting.clear()
-            shapes.clear()
-
-        for frame in frames:
-            waiting.append(self.fit(frame))
-            shapes.append(frame.shape[:2])
-            if len(waiting) == self.chunk:
-                yield from maps_of_chunk()
-        if waiting:
-            yield from maps_of_chunk()
-
-    # ------------------------------------------------------------------ weights
-
     def fold(self) -> "SaliencyModel":
         """Turn the branches into their convolutions' weights, in place; exact in eval mode."""
         for index, branch in self.branches.items():
             branch.fold(self.layers[int(index)])
         if isinstance(self.layers[0], Lite):
             self.layers[0].fold()
-        self.branches, self.faster = nn.ModuleDict(), {}
+        self.branches = nn.ModuleDict()
+        self.assemble()
         return self
 
     def alphas(self) -> dict[str, float]:
         """Effective weight of the newest frame, per EMA."""
         emas = {k: m for k, m in self.memories.items() if isinstance(m, EMA)}
         return {layer: float(memory.alpha.detach()) for layer, memory in emas.items()}
-
-
-def pick_device(device: str) -> torch.device:
-    """`auto` is the GPU where there is one.
-
-    Raises:
-        SalemaError: The device is unknown or not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise SalemaError(f"no such device: {device} (use cpu, or auto)") from error
-    return place
-
-
-def pick_precision(precision: str, device: torch.device) -> str:
-    """`auto` is bf16 where the hardware multiplies it natively, else fp32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    native = device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    )
-    return "bf16" if native else "fp32"

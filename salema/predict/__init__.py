@@ -3,7 +3,8 @@
 Read in this order:
 
     cpu         faster equivalents of the layers
-    authors     the original release's checkpoints -> our models
-    predictor   frames -> maps, in order and in constant memory
+    authors     the original release's checkpoints -> our networks
+    predictor   Predictor, the one path: frames -> maps, in order and in constant memory
+    load        weights files -> predictors
     sources     videos, folders, whole data sets -> files of maps
 """

@@ -1,61 +1,267 @@
-"""Frames -> maps, in order and in constant memory; decoding runs ahead of the network."""
+"""The one path from frames to maps: in order, chunk by chunk, in constant memory."""
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from itertools import chain, islice
+from typing import TypeVar
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from salema.media.read import Frame
 from salema.media.threads import ahead
+from salema.model.device import pick_device, pick_precision
+from salema.model.layers import LOGITS
 from salema.model.network import SaliencyModel, State
+from salema.model.recurrence import EMA
+from salema.model.weights import Card
+from salema.params import Model, Placement
+from salema.predict import cpu
 
+# Bytes of the largest activation on a CPU. Larger ones leave the cache, and glibc returns their
+# memory after each layer, only to page it in again for the next one.
+IN_CACHE = 12 * 2**20
+ON_GPU = 64  # frames of a batch there, where a chunk has so many
 AHEAD_BYTES = 256 * 2**20  # of decoded frames that wait for the network
 CUT = 0.5  # share of pixels that change their colour bin at a cut
 
+Item = TypeVar("Item")
 
-def maps_of(
-    model: SaliencyModel, frames: Iterable[np.ndarray], shot_reset: bool = False
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of a frame (H, W, 3) and its float32 map at the model's size, in order.
 
-    Decoding and resizing happen in a thread ahead of the network. With `shot_reset` the
-    memory starts anew at every cut.
+class Predictor:
+    """A network at work.
+
+    The network itself is never changed. Its weights are copied when the first map is computed;
+    make a new Predictor to use weights that are changed after that.
+
+    Args:
+        network: On any device, in float32; with or without branches.
+        device: "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:1".
+        precision: "auto" (bf16 where the hardware has it), "fp32" or "bf16".
+        chunk: Frames that are read, computed and written together; set it to 1 for a live
+            source. The maps do not depend on it.
+        card: What the weights file says of itself.
+
+    Attributes:
+        size: (H, W) of the network's input, and of maps at the model's size.
+        state: What the memory holds after the last `step`; None at a clip's start.
+
+    Raises:
+        SalemaError: The device is unknown or absent.
     """
-    state: State | None = None
-    for chunk, cut in _chunks(model, frames, shot_reset):
-        state = None if cut else state
-        maps, state = model.step(np.stack([small for _, small in chunk]), state)
-        yield from ((frame, saliency) for (frame, _), saliency in zip(chunk, maps, strict=True))
+
+    def __init__(
+        self,
+        network: SaliencyModel,
+        device: str = "auto",
+        precision: str = "auto",
+        chunk: int = 16,
+        card: Card | None = None,
+    ) -> None:
+        self.network, self.chunk, self.card = network, chunk, card or Card()
+        self.device = pick_device(device)
+        self.precision = pick_precision(precision, self.device)
+        self.at_once = ON_GPU
+        if self.device.type == "cpu":
+            channels = getattr(network.layers[0], "largest", network.widths[0])
+            largest = channels * self.size[0] * self.size[1] * self._dtype.itemsize
+            self.at_once = max(1, IN_CACHE // largest)
+        self.reset()
+
+    @property
+    def config(self) -> Model:
+        """The configuration of the static network."""
+        return self.network.config
+
+    @property
+    def placement(self) -> Placement:
+        """Where the recurrence is."""
+        return self.network.placement
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the network's input."""
+        height, width = self.network.config.size
+        return height, width
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @cached_property
+    def prepared(self) -> SaliencyModel:
+        """The copy of the network that computes the maps, made on first use."""
+        network = copy.deepcopy(self.network).fold().eval().requires_grad_(False).float()
+        network.to(self.device).to(memory_format=torch.channels_last)
+        if self.device.type == "cpu":
+            cpu.replace(network.layers, network.placement.after, self._dtype)
+        if self.precision == "bf16":
+            for module in [*network.layers[:LOGITS], *network.memories.values()]:
+                if not isinstance(module, EMA):
+                    module.to(torch.bfloat16)
+        network.assemble()
+        return network
+
+    # ------------------------------------------------------------------ chunk by chunk
+
+    def reset(self) -> None:
+        """Empty the memory: the next `step` starts a clip."""
+        self.state: State | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def step(self, frames: np.ndarray) -> np.ndarray:
+        """Maps of the next frames of a clip; continues `state`.
+
+        Args:
+            frames: uint8 (T, H, W, 3) RGB. Frames of another size than those before start a
+                new clip.
+
+        Returns:
+            float32 (T, h, w) in [0, 1] at the model's size, raw: the scale is the network's.
+
+        Raises:
+            ValueError: The frames are not uint8 (T, H, W, 3).
+        """
+        _check(frames)
+        if frames.shape[1:] != self._shape:
+            self.reset()
+            self._shape = frames.shape[1:]
+        if not len(frames):
+            return np.empty((0, *self.size), np.float32)
+        if frames.shape[1:3] != self.size:
+            frames = np.stack([self.fit(frame) for frame in frames])
+        return self._maps(frames, in_time=True)
+
+    @torch.inference_mode()
+    def _maps(self, frames: np.ndarray, in_time: bool) -> np.ndarray:
+        """Maps of frames at the model's size: of one clip, or each a clip of its own."""
+        maps = []
+        for start in range(0, len(frames), self.at_once):
+            batch = self._on_device(frames[start : start + self.at_once])
+            if in_time:
+                part, self.state = self.prepared(batch[None], self.state)
+                maps.append(part[0])
+            else:
+                maps.append(self.prepared(batch[:, None])[0][:, 0])
+        return torch.cat(maps).cpu().numpy()  # one copy: a GPU waits for none between
+
+    def _on_device(self, frames: np.ndarray) -> Tensor:
+        batch = torch.from_numpy(np.require(frames, requirements="CW"))
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        return batch.to(self.device, non_blocking=True)
+
+    def fit(self, frame: np.ndarray) -> np.ndarray:
+        """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
+        if frame.shape[:2] == self.size:
+            return frame
+        return cv2.resize(frame, self.size[::-1], interpolation=cv2.INTER_AREA)
+
+    # ------------------------------------------------------------------ whole sources
+
+    def predict(self, frames: np.ndarray, size: str = "source") -> np.ndarray:
+        """Maps of a whole clip, in one call.
+
+        Args:
+            frames: uint8 (T, H, W, 3) RGB, any T, any size; the memory starts empty.
+            size: "source": maps as large as the frames (bilinear); "model": as computed.
+
+        Returns:
+            float32 (T, H, W) in [0, 1], raw: the scale is the network's own.
+
+        Raises:
+            ValueError: The frames are not uint8 (T, H, W, 3).
+        """
+        _check(frames)
+        shape = frames.shape[1:3] if size == "source" else self.size
+        maps = np.empty((len(frames), *shape), np.float32)
+        for index, saliency in enumerate(self.stream(frames, size)):
+            maps[index] = saliency
+        return maps
+
+    def stream(self, frames: Iterable[np.ndarray], size: str = "source") -> Iterator[np.ndarray]:
+        """One float32 (H, W) map for each uint8 (H, W, 3) RGB frame, in constant memory.
+
+        Frames are taken `chunk` at a time; each call has a memory of its own.
+        """
+        fitted = ((frame.shape[:2], self.fit(frame)) for frame in frames)
+        for (height, width), saliency in self._walk(fitted, lambda shape: shape):
+            if size == "source" and saliency.shape != (height, width):
+                saliency = cv2.resize(saliency, (width, height))
+            yield saliency
+
+    def maps(
+        self, frames: Iterable[Frame], shot_reset: bool = False
+    ) -> Iterator[tuple[Frame, np.ndarray]]:
+        """Pairs of a frame and its float32 map at the model's size, in order.
+
+        Decoding and resizing run ahead in a thread; each call has a memory of its own. With
+        `shot_reset` the memory is emptied at every cut.
+        """
+        frames = iter(frames)
+        first = next(frames, None)
+        if first is not None:
+            depth = max(2, min(2 * self.chunk, AHEAD_BYTES // first.image.nbytes))
+            fitted = ((f, self.fit(f.image)) for f in chain([first], frames))
+            yield from self._walk(ahead(fitted, depth), lambda f: f.image.shape, shot_reset)
+
+    def images(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """One float32 map at the model's size for each uint8 (H, W, 3) RGB picture of any size.
+
+        Pictures are computed in batches, and each one is a clip of its own.
+        """
+        fitted = ahead((self.fit(picture) for picture in pictures), 2 * self.chunk)
+        while batch := list(islice(fitted, self.chunk)):
+            yield from self._maps(np.stack(batch), in_time=False)
+
+    def _walk(
+        self,
+        fitted: Iterable[tuple[Item, np.ndarray]],
+        shape_of: Callable[[Item], tuple[int, ...]],
+        shot_reset: bool = False,
+    ) -> Iterator[tuple[Item, np.ndarray]]:
+        """Pairs of an item and its map, from pairs of an item and its frame made small."""
+        _ = self.prepared  # before the copy, which shares it
+        own = copy.copy(self)
+        for chunk, fresh in _chunks(fitted, self.chunk, shape_of, shot_reset):
+            if fresh:
+                own.reset()
+            maps = own.step(np.stack([small for _, small in chunk]))
+            yield from ((item, saliency) for (item, _), saliency in zip(chunk, maps, strict=True))
 
 
 def _chunks(
-    model: SaliencyModel, frames: Iterable[np.ndarray], shot_reset: bool
-) -> Iterator[tuple[list, bool]]:
-    """Chunks of (frame, frame at the model's size), and whether a shot starts with one."""
-    iterator = iter(frames)
-    first = next(iterator, None)
-    if first is None:
-        return
-    depth = max(2, min(2 * model.chunk, AHEAD_BYTES // first.nbytes))
-
-    def fitted() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        yield first, model.fit(first)
-        for frame in iterator:
-            yield frame, model.fit(frame)
-
-    chunk: list[tuple[np.ndarray, np.ndarray]] = []
-    cut, before = True, None
-    for frame, small in ahead(fitted(), depth):
-        if shot_reset and before is not None and is_cut(before, small):
+    fitted: Iterable[tuple[Item, np.ndarray]],
+    length: int,
+    shape_of: Callable[[Item], tuple[int, ...]],
+    shot_reset: bool,
+) -> Iterator[tuple[list[tuple[Item, np.ndarray]], bool]]:
+    """Chunks of items with small frames, and whether a clip or a shot starts with a chunk."""
+    chunk: list[tuple[Item, np.ndarray]] = []
+    fresh, before = True, None
+    for pair in fitted:
+        if before is not None and (
+            shape_of(pair[0]) != shape_of(before[0]) or (shot_reset and is_cut(before[1], pair[1]))
+        ):
             if chunk:
-                yield chunk, cut
-            chunk, cut = [], True
-        before = small
-        chunk.append((frame, small))
-        if len(chunk) == model.chunk:
-            yield chunk, cut
-            chunk, cut = [], False
+                yield chunk, fresh
+            chunk, fresh = [], True
+        before = pair
+        chunk.append(pair)
+        if len(chunk) == length:
+            yield chunk, fresh
+            chunk, fresh = [], False
     if chunk:
-        yield chunk, cut
+        yield chunk, fresh
+
+
+def _check(frames: np.ndarray) -> None:
+    """Raises ValueError unless these are frames."""
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
+        raise ValueError(f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}")
 
 
 def is_cut(before: np.ndarray, after: np.ndarray) -> bool:

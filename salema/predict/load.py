@@ -1,0 +1,143 @@
+"""Weights files -> models that are ready to predict: ours and the authors'."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from salema.files import SalemaError
+from salema.model import weights
+from salema.model.network import SaliencyModel
+from salema.model.weights import Card
+from salema.params import Model, Placement, named
+from salema.predict import authors
+from salema.predict.predictor import Predictor
+
+
+def build(
+    placement: str | Placement = "ema30", width: float = 1.0, config: Model | None = None
+) -> Predictor:
+    """A model with random weights, in float32 on the CPU.
+
+    Args:
+        placement: A name (see `salema.params.named`) or a `Placement`.
+        width: Times SalGAN's channels.
+        config: The whole configuration of the static network, instead of `width`.
+
+    Raises:
+        SalemaError: No placement has this name.
+    """
+    placement = named(placement) if isinstance(placement, str) else placement
+    return Predictor(SaliencyModel(config or Model(width=width), placement), "cpu", "fp32")
+
+
+def load(
+    path: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    placement: str | Placement | None = None,
+    alpha: float | None = None,
+    sha256: str | None = None,
+) -> Predictor:
+    """A model that is ready to predict.
+
+    Args:
+        path: A weights file of ours, or a checkpoint of the authors; None: the starter
+            weights that come with the package.
+        device: "auto", "cpu", "cuda", "cuda:1".
+        precision: "auto" (bf16 where it is native), "fp32" or "bf16".
+        placement: For the authors' files, which do not name it; or an untrained EMA to put
+            into a static file of ours.
+        alpha: Weight of the newest frame, for the authors' EMA files without one; or instead
+            of the one in a file of ours.
+        sha256: The expected hash of the file.
+
+    Raises:
+        SalemaError: There is no such file, it is not a weights file, it does not fit, its
+            hash differs, or the device is absent.
+    """
+    network, card = read(path, placement, alpha, sha256)
+    return Predictor(network, device, precision, card=card)
+
+
+def read(
+    path: str | Path | None = None,
+    placement: str | Placement | None = None,
+    alpha: float | None = None,
+    sha256: str | None = None,
+) -> tuple[SaliencyModel, Card]:
+    """The network of `load` as it is stored, in float32 on the CPU, and its card."""
+    if path is None and not weights.STARTER.exists():
+        raise SalemaError("no starter weights are installed (pass --weights FILE)")
+    path = Path(path or weights.STARTER)
+    placement = named(placement) if isinstance(placement, str) else placement
+    head = _head(path, sha256)
+    if not head:
+        raise SalemaError(f"empty file: {path} (download it again)")
+    if head.lstrip()[:1] == b"<":
+        raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
+    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+        network, card = weights.read(path)
+        return _placed(network, placement, alpha, path), card
+    return authors.load(path, placement, alpha), Card(run=path.stem)
+
+
+def _head(path: Path, sha256: str | None) -> bytes:
+    """The first bytes of a file whose hash is checked."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+            file.seek(0)
+            found = hashlib.file_digest(file, "sha256").hexdigest() if sha256 else None
+    except OSError as error:
+        raise SalemaError(f"cannot read {path}: {error.strerror} (check --weights)") from error
+    if sha256 and found != sha256.strip().lower():
+        raise SalemaError(f"sha256 of {path} is {found}, not {sha256} (download it again)")
+    return head
+
+
+def _placed(
+    network: SaliencyModel, placement: Placement | None, alpha: float | None, path: Path
+) -> SaliencyModel:
+    """A network of ours with an EMA that it was not trained with, or with another alpha."""
+    wanted = placement or network.placement
+    if alpha is not None:
+        if wanted.recurrence != "ema" or not 0 < alpha <= 1:
+            raise SalemaError(f"--alpha {alpha} does not fit {path} (in (0, 1], for an EMA only)")
+        wanted = wanted.model_copy(update={"alpha": alpha, "learned": False})
+    if wanted == network.placement:
+        return network
+    of_static = network.placement.recurrence == "none" and wanted.recurrence == "ema"
+    if not of_static and (wanted.recurrence, wanted.after) != ("ema", network.placement.after):
+        raise SalemaError(f"{path} holds another placement (leave --placement out)")
+    placed = SaliencyModel(network.config, wanted)
+    tensors = network.state_dict()
+    kept = {key: tensors[key] for key in tensors if not key.endswith("alpha_logit")}
+    placed.load_state_dict(kept, strict=False)
+    return placed
+
+
+def identity(predictor: Predictor) -> dict:
+    """A hash of all that the maps of a model depend on, and the clips it was trained on."""
+    config, placement = predictor.config.model_dump(), predictor.placement.model_dump()
+    digest = hashlib.sha256(json.dumps([config, placement, predictor.precision]).encode())
+    for name, tensor in predictor.network.state_dict().items():
+        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
+    return {"model": digest.hexdigest(), "seen": predictor.card.seen}
+
+
+def convert(
+    old: str | Path,
+    new: str | Path,
+    placement: str | None = None,
+    alpha: float | None = None,
+    half: bool = False,
+) -> None:
+    """Write an authors' checkpoint (or a file of ours) as a weights file of ours.
+
+    Raises:
+        SalemaError: See `load`; or `new` exists.
+    """
+    if Path(new).exists():
+        raise SalemaError(f"{new} exists (choose another name, or remove it yourself)")
+    network, card = read(old, placement, alpha)
+    weights.save(network, new, card, half)
