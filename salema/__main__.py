@@ -101,12 +101,8 @@ def _for_everybody(command: object) -> None:
 
 
 def _for_the_study(command: object) -> None:
-    sample = command("sample", _sample, "write small synthetic data sets in the official layouts")
-    sample.add_argument("folder", type=Path)
-    sample.add_argument("--seed", type=int, default=0)
-
     index = command("index", _index, "what lies under data.root -> the manifest")
-    index.add_argument("--check", action="store_true", help="print a table; 1: it would stumble")
+    index.add_argument("--check", action="store_true", help="print a table; 1: it cannot run")
     index.add_argument("--root", type=Path, help="instead of data.root and $SALEMA_DATA")
 
     tune = command("tune", _tune, "train a static network on images")
@@ -318,23 +314,15 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return doctor.report()
 
 
-def _sample(parsed: argparse.Namespace) -> int:
-    from data import make_sample as sample
-
-    sample.write(parsed.folder, seed=parsed.seed)
-    print(parsed.folder)
-    return 0
-
-
 def _index(parsed: argparse.Namespace) -> int:
     from salema import params
-    from salema.data import index
+    from salema.data import manifest
 
     settings = params.read(parsed.params)
     root = parsed.root or settings.root
     if parsed.check:
-        return index.check(root, settings)
-    print(index.write(root, settings))
+        return manifest.check(root, settings)
+    print(manifest.write(root, settings))
     return 0
 
 

@@ -212,20 +212,15 @@ def predict_run(params: Params, run: str) -> Path:
     with atomic(folder / "maps", replace=True) as part:  # an output of this stage, made anew
         for dataset, split in params.data.evaluate.items():
             clips = datasets.load(params.root, dataset, split)
-            images = [clip for clip in clips if is_image(clip)]
+            images = [clip for clip in clips if datasets.is_image(clip)]
             _predict_images(model, images, part / dataset)
-            videos = [clip for clip in clips if not is_image(clip)]
+            videos = [clip for clip in clips if not datasets.is_image(clip)]
             for clip in tqdm(videos, desc=f"{run} {dataset}", disable=None):
                 path = part / dataset / f"{clip.name}.mkv"
                 predict_clip(model, clip, path, "gray", bits=16, frames=cache.frames(clip))
     for problem in cache.problems:
         print(problem, file=sys.stderr)
     return folder / "maps"
-
-
-def is_image(clip: Clip) -> bool:
-    """Whether a clip belongs to a set of photographs, not to one of videos."""
-    return clip.dataset in ("SALICON", "OSIE", "NUSScene")
 
 
 def predict_clip(
@@ -306,7 +301,7 @@ def predict_dataset(
     made = skipped = broken = frames = 0
     for clip in tqdm(clips, unit="clip", disable=None):
         inner = Path(f"{name}_predictions", clip.name)
-        if clip.dataset in ("Hollywood-2", "UCF-sports"):
+        if datasets.SETS[clip.dataset].parts:
             inner = Path(clip.dataset, PARTS[clip.split], clip.name, inner.parent)
         path = folder / inner.with_name(inner.name + SUFFIX[form])
         if path.exists() and not overwrite:
