@@ -3,7 +3,6 @@
 Every set is in `<root>/<set>/...`, as published. Read in this order:
 
     sets        one row of facts per data set: source, splits, numbers, kind
-    pictures    one reader of maps and one natural sort
     gaze        fixations and maps: their files, and one from the other
     clip        one clip and its readers
     listing     what a folder holds, and what is wrong with it

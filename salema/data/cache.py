@@ -18,8 +18,8 @@ import numpy as np
 from salema.data.clip import Clip, Files
 from salema.data.gaze import Size, blur, fixation_counts, sigma
 from salema.data.listing import Problem
-from salema.data.pictures import read_gray
 from salema.files import SCRATCH, SalemaError, atomic
+from salema.media.image import fit, read_gray
 
 BUDGET = 80 * 2**30  # bytes of a study's cache; beyond it frames are read from the source
 HEADER = 128  # bytes of a `.npy` file before its numbers
@@ -195,7 +195,7 @@ def _write_header(file: BinaryIO, shape: tuple) -> None:
 def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]:
     """The rows of an array, uint8 (h, w) or (h, w, 3), from frame `start` on."""
     if kind == "frames":
-        yield from (_resize(frame, size) for frame in clip.frames(start))
+        yield from (np.ascontiguousarray(fit(frame, size)) for frame in clip.frames(start))
     elif kind == "fixations":
         yield from (fixation_counts(points, clip.size, size) for points in clip.fixations(start))
     elif clip.points is not None:  # blurred at this size
@@ -205,7 +205,7 @@ def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]
         missing = repeat(None, clip.n_frames - start)
         for path in clip.map_files.paths(start) if clip.map_files else missing:
             gray = np.zeros(size, np.uint8) if path is None else read_gray(path)
-            yield stretch(_resize(gray.astype(np.float32), size))
+            yield stretch(fit(gray.astype(np.float32), size))
 
 
 def stretch(map_: np.ndarray) -> np.ndarray:
@@ -214,14 +214,6 @@ def stretch(map_: np.ndarray) -> np.ndarray:
     if high - low < 1e-6:
         return np.zeros(map_.shape, np.uint8)
     return np.rint((map_ - low) * (255 / (high - low))).astype(np.uint8)
-
-
-def _resize(image: np.ndarray, size: Size) -> np.ndarray:
-    import cv2
-
-    if image.shape[:2] == size:
-        return np.ascontiguousarray(image)
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _key(clip: Clip, kind: str) -> str:

@@ -7,12 +7,13 @@ from itertools import islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from salema.data.gaze import Size, blur, inside, read_fixations, sigma
-from salema.data.pictures import image_size, read_gray
 from salema.data.sets import SETS
 from salema.files import SalemaError
+from salema.media.image import fit, image_size, read_gray, read_image
 
 
 class Files(NamedTuple):
@@ -117,7 +118,7 @@ class Clip:
             for path in self.images.paths(start, stop):
                 if not path.is_file():
                     raise SalemaError(f"no such file: {path} (removed since the listing)", 1)
-                yield _fit(read.read_image(path), self.size)
+                yield fit(read_image(path), self.size, cv2.INTER_LINEAR)
             return
         if start >= stop:
             return
@@ -147,7 +148,8 @@ class Clip:
             elif path is None:
                 yield None
             else:
-                yield _fit(read_gray(path), self.size).astype(np.float32) / 255
+                gray = fit(read_gray(path), self.size, cv2.INTER_LINEAR)
+                yield gray.astype(np.float32) / 255
 
     def fixations(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Fixations of frames [start, stop): float (N, 3), x, y in pixels and the observer.
@@ -181,12 +183,3 @@ class Clip:
 def is_image(clip: Clip) -> bool:
     """Whether a clip belongs to a set of images, not to one of videos."""
     return SETS[clip.dataset].kind == "image"
-
-
-def _fit(image: np.ndarray, size: Size) -> np.ndarray:
-    """The image, resized if it is not of the clip's size, as some extracted frames are not."""
-    if image.shape[:2] == size:
-        return image
-    import cv2
-
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from salema.data.pictures import read_gray
 from salema.files import SalemaError
+from salema.media.image import read_gray
 
 Size = tuple[int, int]  # (H, W) in pixels
 

@@ -9,8 +9,8 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from salema.data.clip import Clip, Images
-from salema.data.pictures import natural
 from salema.data.sets import SETS, DataSet
+from salema.media.image import natural
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
@@ -101,7 +101,7 @@ def folders_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     shown = [path for path in folder.iterdir() if path.name[0] != "." and path.is_dir()]
-    return sorted(shown, key=lambda path: natural(path.name))
+    return sorted(shown, key=natural)
 
 
 def some(names: Iterable[str | int], what: str) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from salema.data.clip import Files
 from salema.data.gaze import Size
 from salema.data.listing import PICTURES, VIDEOS, Search, files_in, folders_in, numbered, some
-from salema.data.pictures import natural
 from salema.files import SalemaError
+from salema.media.image import natural
 
 
 def dhf1k(search: Search) -> None:
