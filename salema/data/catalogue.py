@@ -9,11 +9,8 @@ from salema.data.sets import SETS, splits_of
 from salema.data.videos import dhf1k, hevc33, other, parted
 from salema.files import SalemaError
 
-LOADERS = {
-    **{"SALICON": salicon, "OSIE": osie, "NUSScene": nusscene},
-    **{"DHF1K": dhf1k, "Hollywood-2": parted, "UCF-sports": parted, "HEVC33": hevc33},
-    "other": other,
-}
+LOADERS = {"SALICON": salicon, "OSIE": osie, "NUSScene": nusscene, "DHF1K": dhf1k}
+LOADERS |= {"Hollywood-2": parted, "UCF-sports": parted, "HEVC33": hevc33, "other": other}
 
 
 def load(
@@ -39,10 +36,11 @@ def load(
     """
     search = find(root, dataset, split, videos, ground_truth)
     if not search.clips:
-        asked = " ".join([dataset, *([split] if split else [])])
-        numbers = f" numbered {videos.start}-{videos.stop - 1}" if videos is not None else ""
-        reason = str(search.problems[0]) if search.problems else "see `salema index --check`"
-        raise SalemaError(f"no clip of {asked}{numbers} in {root} ({reason})")
+        asked = f"{dataset} {split}" if split else dataset
+        if videos is not None:
+            asked += f" numbered {videos.start}-{videos.stop - 1}"
+        reason = next(map(str, search.problems), "see `salema index --check`")
+        raise SalemaError(f"no clip of {asked} in {root} ({reason})")
     return search.clips
 
 
@@ -58,7 +56,6 @@ def find(
     if videos is not None and not SETS[dataset].numbered:
         raise SalemaError(f"clips of {dataset} have no numbers (leave out the range)")
     if not search.folder.is_dir():
-        source = SETS[dataset].source
-        raise SalemaError(f"no data set {dataset} in the folder {root} ({source})")
+        raise SalemaError(f"no data set {dataset} in {root} ({SETS[dataset].source})")
     LOADERS[dataset](search)
     return search

@@ -7,7 +7,7 @@ import numpy as np
 
 from salema.data.clip import Files
 from salema.data.gaze import load_mat
-from salema.data.listing import PICTURES, Search, files_in, numbered, some
+from salema.data.listing import PICTURES, Search, files_in, numbered
 from salema.files import SalemaError
 
 
@@ -22,12 +22,11 @@ def salicon(search: Search) -> None:
         points_in, points = _part(search.folder / "fixations", split, (".mat", *PICTURES))
         bare = split in search.facts.unannotated
         for kind, what, files in [(maps_in, "map", maps), (points_in, "fixation file", points)]:
-            if extra := [stem for stem in files if stem not in images]:
-                search.report(split, kind, f"{some(extra, what)} without an image, left out")
-            lacking = [stem for stem in images if stem not in files]
-            if lacking and not bare:
-                skipped = "skipped" if what == "map" and search.ground_truth else "not scored"
-                search.report(split, kind, f"{some(lacking, 'image')} without a {what}, {skipped}")
+            extra = [stem for stem in files if stem not in images]
+            search.report_some(split, kind, extra, what, "without an image, left out")
+            lacking = [stem for stem in images if stem not in files and not bare]
+            skipped = "skipped" if what == "map" and search.ground_truth else "not scored"
+            search.report_some(split, kind, lacking, "image", f"without a {what}, {skipped}")
         for stem, name in images.items():
             if bare or stem in maps or not search.ground_truth:
                 truth = {"has_observers": points.get(stem, "").endswith(".mat")}
@@ -104,18 +103,13 @@ def _add(search: Search, table: Path, points: dict[str, np.ndarray]) -> None:
     images = numbered(files_in(folder, PICTURES))
     for split in search.splits:
         numbers = search.facts.numbers[split]
-        here = {number: images[number] for number in images if number in numbers}
-        stems = {number: Path(name).stem for number, name in here.items()}
-        lacking = {number for number, stem in stems.items() if not len(points.get(stem, ()))}
-        if lacking:
-            skipped = ", skipped" if search.ground_truth else ""
-            names = [name for number, name in here.items() if number in lacking]
-            search.report(split, table, f"{some(names, 'image')} without fixations{skipped}")
-        known = set(stems.values())
-        if extra := [s for s in points if s.isdecimal() and int(s) in numbers and s not in known]:
-            search.report(split, table, f"{some(extra, 'row')} without an image, left out")
-        for number, stem in stems.items():
-            if search.wants(number) and not (search.ground_truth and number in lacking):
-                mine = points.get(stem, np.empty((0, 5)))
-                image = Files(folder, (here[number],))
+        here = {Path(images[n]).stem: n for n in images if n in numbers}
+        lacking = [images[n] for stem, n in here.items() if not len(points.get(stem, ()))]
+        skipped = ", skipped" if search.ground_truth else ""
+        search.report_some(split, table, lacking, "image", f"without fixations{skipped}")
+        extra = [s for s in points if s.isdecimal() and int(s) in numbers and s not in here]
+        search.report_some(split, table, extra, "row", "without an image, left out")
+        for stem, number in here.items():
+            if search.wants(number) and not (search.ground_truth and images[number] in lacking):
+                image, mine = Files(folder, (images[number],)), points.get(stem, np.empty((0, 5)))
                 search.add(stem, split, [stem], image, points=mine, has_observers=True)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import intern
@@ -67,6 +67,15 @@ class Search:
         file = path.relative_to(self.root).as_posix()
         self.problems.append(Problem(self.dataset, split, file, reason))
 
+    def report_some(
+        self, split: str, path: Path, names: Sequence[str | int], what: str, fault: str
+    ) -> None:
+        """Add one problem for all `names`, if there are any: "2 maps (0599, 0600) <fault>"."""
+        if names:
+            shown = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+            plural = "" if len(names) == 1 else "s"
+            self.report(split, path, f"{len(names)} {what}{plural} ({shown}) {fault}")
+
 
 def files_in(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
     """Stem -> name of the files right in `folder`, in natural order; {} without the folder.
@@ -102,10 +111,3 @@ def folders_in(folder: Path) -> list[Path]:
         return []
     shown = [path for path in folder.iterdir() if path.name[0] != "." and path.is_dir()]
     return sorted(shown, key=natural)
-
-
-def some(names: Iterable[str | int], what: str) -> str:
-    """A count with the first three, e.g. "2 maps (0599, 0600)"."""
-    names = [str(name) for name in names]
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({shown})"

@@ -1,4 +1,4 @@
-"""What is known about each data set before any file is read: one row of facts a set.
+"""What is known about each data set before any file is read: one row of facts per set.
 
 Every split is fixed by number or by name, so that a clip never changes sides. The official
 splits are kept. Where a set publishes none, ours are cut from its end (images) or by name
@@ -13,14 +13,14 @@ from salema.files import SalemaError
 
 SPLITS = ("train", "val", "test")
 
-# Split -> folder of Hollywood-2 and UCF-sports, which publish two parts. "val" reads the
-# testing folder, whose clips keep the split "test": fit for reporting, not for choosing weights.
+# Folders of Hollywood-2 and UCF-sports, which publish two parts. "val" reads the testing
+# folder, whose clips keep the split "test": fit for reporting, not for choosing weights.
 PARTS = {"train": "training", "val": "testing", "test": "testing"}
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """The facts of one data set; mappings are from a split."""
+    """The facts of one data set; the keys of a mapping are splits."""
 
     source: str  # where the set can be found
     kind: Literal["image", "video"]  # what each clip is
@@ -44,10 +44,11 @@ class DataSet:
         return next((split for split, names in self.names.items() if name in names), "train")
 
 
+_DHF1K = "from the repository wenguanwang/DHF1K on GitHub"
 SETS = {
     "SALICON": DataSet(
-        source="from salicon.net",
-        kind="image",
+        "from salicon.net",
+        "image",
         gaze="mouse",
         observers=True,
         maps=True,
@@ -55,44 +56,40 @@ SETS = {
         unannotated=("test",),
     ),
     "DHF1K": DataSet(
-        source="from the repository wenguanwang/DHF1K on GitHub",
-        kind="video",
+        _DHF1K,
+        "video",
         maps=True,
         numbers={"train": range(1, 601), "val": range(601, 701), "test": range(701, 1001)},
         numbered=True,
         unannotated=("test",),
     ),
     "Hollywood-2": DataSet(
-        source="from the repository wenguanwang/DHF1K on GitHub",
-        kind="video",
+        _DHF1K,
+        "video",
         maps=True,
         parts=PARTS,
         counts={"train": 2_699, "val": 3_558, "test": 3_558},
     ),
     "UCF-sports": DataSet(
-        source="from the repository wenguanwang/DHF1K on GitHub",
-        kind="video",
-        maps=True,
-        parts=PARTS,
-        counts={"train": 103, "val": 47, "test": 47},
+        _DHF1K, "video", maps=True, parts=PARTS, counts={"train": 103, "val": 47, "test": 47}
     ),
     "OSIE": DataSet(
-        source="clone NUS-VIP/predicting-human-gaze-beyond-pixels from GitHub under this name",
-        kind="image",
+        "clone NUS-VIP/predicting-human-gaze-beyond-pixels from GitHub under this name",
+        "image",
         observers=True,
         numbers={"train": range(1001, 1541), "val": range(1541, 1601), "test": range(1601, 1701)},
         numbered=True,
     ),
     "NUSScene": DataSet(
-        source="clone Yanakz/Scene from GitHub under this name",
-        kind="image",
+        "clone Yanakz/Scene from GitHub under this name",
+        "image",
         observers=True,
         numbers={"train": range(1, 361), "val": range(361, 401), "test": range(401, 501)},
         numbered=True,
     ),
     "HEVC33": DataSet(
-        source="clone remega/video_database from GitHub under this name",
-        kind="video",
+        "clone remega/video_database from GitHub under this name",
+        "video",
         observers=True,
         # RaceHorsesC/D and BasketballDrill/DrillText are one scene each: both are in train.
         names={
@@ -105,8 +102,8 @@ SETS = {
         counts={"train": 19, "val": 4, "test": 10},
     ),
     "other": DataSet(
-        source="your own: numbered folders of numbered frames",
-        kind="video",
+        "your own: numbered folders of numbered frames",
+        "video",
         splits=("test",),
         numbered=True,
         unannotated=("test",),

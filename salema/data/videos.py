@@ -7,7 +7,7 @@ import numpy as np
 
 from salema.data.clip import Files
 from salema.data.gaze import Size
-from salema.data.listing import PICTURES, VIDEOS, Search, files_in, folders_in, numbered, some
+from salema.data.listing import PICTURES, VIDEOS, Search, files_in, folders_in, numbered
 from salema.files import SalemaError
 from salema.media.image import natural
 
@@ -26,10 +26,9 @@ def dhf1k(search: Search) -> None:
         for number in filter(search.wants, search.facts.numbers[split]):
             truth = annotations.get(number, folder / "annotation" / f"{number:04d}")
             images = truth / "images"
+            images = images if images.is_dir() else extracted.get(number, images)
             if number in videos:
                 images = folder / "video" / videos[number]
-            elif not images.is_dir() and number in extracted:
-                images = extracted[number]
             if images.exists() or truth.exists():
                 _add(search, f"{number:04d}", split, images, truth, fps=30.0)
 
@@ -64,18 +63,10 @@ def _add(
     truth: Path | None,
     fps: float | None = None,
 ) -> None:
-    """Join frames and ground truth by their numbers into one clip, or report why not.
+    """Join the frames of a folder or a video file and the ground truth in `truth` into one clip.
 
-    A frame without a map stays in the clip, for the memory's sake, and has none; a map
-    without a frame is left out.
-
-    Args:
-        search: Takes the clip and the problems.
-        name: Of the clip.
-        split: Of the clip.
-        images: A folder of pictures or a video file.
-        truth: The folder that holds `maps/` and `fixation/`.
-        fps: Frames per second, where the set gives it.
+    They are joined by their numbers. A frame without a map stays in the clip, for the memory's
+    sake, and has none; a map without a frame is left out.
     """
     maps, fixations = _truth(truth) if truth else ({}, {})
     annotated = sorted(maps.keys() | fixations.keys())
@@ -95,13 +86,11 @@ def _add(
     ]:
         if files:
             aligned[field] = Files(truth / kind, tuple(map(files.get, frames)))
-        if extra := [Path(files[n]).stem for n in sorted(files.keys() - frames.keys())]:
-            reason = f"{some(extra, what)} without a frame, left out"
-            search.report(split, truth / kind, reason)
-        lacking = sorted(frames.keys() - files.keys())
-        if annotated and lacking:
-            reason = f"{some(lacking, 'frame')} without a {what}, not scored"
-            search.report(split, images, reason)
+        if annotated:
+            extra = [Path(files[n]).stem for n in sorted(files.keys() - frames.keys())]
+            search.report_some(split, truth / kind, extra, what, "without a frame, left out")
+            lacking = sorted(frames.keys() - files.keys())
+            search.report_some(split, images, lacking, "frame", f"without a {what}, not scored")
     names = [maps.get(n) or fixations.get(n) or frames[n] or f"{n:04d}.png" for n in frames]
     stems = [intern(Path(name).stem) for name in names]
     source = images if images.is_file() else Files(images, tuple(frames.values()))
@@ -132,8 +121,8 @@ def _frames(
         return dict.fromkeys(range(1, last + 1))
     files = files_in(images, PICTURES)
     pictures = numbered(files)
-    if odd := sorted(set(files.values()) - set(pictures.values())):
-        search.report(split, images, f"{some(odd, 'file')} without a number of its own, left out")
+    odd = sorted(set(files.values()) - set(pictures.values()))
+    search.report_some(split, images, odd, "file", "without a number of its own, left out")
     return pictures
 
 
