@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: study test lint bench lab starter
+.PHONY: study test lint bench lab sample starter
 study: $(STAMP)  ## the whole study of params.yaml's profile; prints where the report is
 	@$(BIN)/python -m dvc repro || { echo "the study stopped: the line above says why" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
@@ -21,6 +21,10 @@ bench: $(STAMP)  ## speed, as ratios in one run -> reports/benchmark/
 
 lab: $(STAMP)  ## JupyterLab on the notebooks
 	@$(BIN)/jupyter lab notebooks
+
+sample: $(STAMP)  ## data/sample from scratch, into an empty folder: make sample FOLDER=...
+	@test -n "$(FOLDER)" || { echo "no folder (name a new or empty one: make sample FOLDER=...)" >&2; exit 2; }
+	@$(BIN)/python -m data.make_sample "$(FOLDER)"
 
 starter: $(STAMP)  ## the starter weights anew, from $$SALEMA_DATA (see salema/model/README.md)
 	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }

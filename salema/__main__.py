@@ -106,12 +106,8 @@ def _for_everybody(command: object) -> None:
 
 
 def _for_the_study(command: object) -> None:
-    sample = command("sample", _sample, "write small synthetic data sets in the official layouts")
-    sample.add_argument("folder", type=Path)
-    sample.add_argument("--seed", type=int, default=0)
-
     index = command("index", _index, "what lies under data.root -> the manifest")
-    index.add_argument("--check", action="store_true", help="print a table; 1: it would stumble")
+    index.add_argument("--check", action="store_true", help="print a table; 1: it cannot run")
     index.add_argument("--root", type=Path, help="instead of data.root and $SALEMA_DATA")
 
     tune = command("tune", _tune, "train a static network on images")
@@ -179,19 +175,19 @@ def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
             raise SalemaError(f"{mode} takes no {given} (leave one of the two out)")
 
 
-def _model(parsed: argparse.Namespace) -> object:
-    from salema.model import weights
+def _model(parsed: argparse.Namespace) -> "Predictor":
+    from salema.predict.load import load
 
     if parsed.chunk < 1:
         raise SalemaError(f"--chunk must be at least 1, not {parsed.chunk} (16 is a good one)")
     if not 0 <= getattr(parsed, "opacity", 0) <= 1:
         raise SalemaError(f"--opacity must be in [0, 1], not {parsed.opacity} (0.7 is a good one)")
-    model = weights.load(parsed.weights, parsed.device, parsed.precision, parsed.placement,
-                         parsed.alpha, parsed.sha256)  # fmt: skip
-    model.chunk = parsed.chunk
+    file = (parsed.placement, parsed.alpha, parsed.sha256)
+    predictor = load(parsed.weights, parsed.device, parsed.precision, *file)
+    predictor.chunk = parsed.chunk
     if sys.stderr.isatty():  # elsewhere, stderr holds what went wrong and nothing else
-        print(f"{model.device} {model.precision}", file=sys.stderr)
-    return model
+        print(f"{predictor.device} {predictor.precision}", file=sys.stderr)
+    return predictor
 
 
 def _root(parsed: argparse.Namespace) -> Path:
@@ -301,9 +297,9 @@ def _view(parsed: argparse.Namespace) -> int:
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
+    from salema.predict import load
 
-    weights.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
+    load.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
     print(parsed.new)
     return 0
 
@@ -324,23 +320,15 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return doctor.report()
 
 
-def _sample(parsed: argparse.Namespace) -> int:
-    from data import make_sample as sample
-
-    sample.write(parsed.folder, seed=parsed.seed)
-    print(parsed.folder)
-    return 0
-
-
 def _index(parsed: argparse.Namespace) -> int:
     from salema import params
-    from salema.data import index
+    from salema.data import manifest
 
     settings = params.read(parsed.params)
     root = parsed.root or settings.root
     if parsed.check:
-        return index.check(root, settings)
-    print(index.write(root, settings))
+        return manifest.check(root, settings)
+    print(manifest.write(root, settings))
     return 0
 
 

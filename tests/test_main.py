@@ -15,8 +15,9 @@ import pytest
 import torch
 import trees
 from test_overlay import probe, sounding
+from test_predictor import predictor, scene
 from test_read import KINDS, ONE, corners, film, noise, quarters, ramp
-from test_sources import network, scene, tree
+from test_sources import tree
 
 import salema
 from salema.__main__ import main
@@ -33,7 +34,7 @@ FRAME = (48, 64)
 def file(tmp_path_factory):
     """A tiny weights file."""
     path = tmp_path_factory.mktemp("weights") / "tiny weights.safetensors"
-    weights.save(network(), path, weights.Card())
+    weights.save(predictor().network, path, weights.Card())
     return path
 
 
@@ -73,8 +74,8 @@ def refused(run, tmp_path):
 
 def pictures(folder):
     """Name -> gray picture of every PNG in a folder."""
-    read = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir()))
-    return dict(zip((path.name for path in sorted(folder.iterdir())), read, strict=True))
+    paths = sorted(folder.iterdir())
+    return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths}
 
 
 # ---------------------------------------------------------------------- sources
@@ -299,7 +300,7 @@ def test_maps_of_two_models_are_not_mixed_and_tell_what_both_saw(run, tmp_path, 
         trees.dhf1k(tmp_path / "data", number, 2)
     other = tmp_path / "other" / file.name
     other.parent.mkdir()
-    weights.save(network("ema61", seed=2), other, weights.Card(seen={"DHF1K": ["0001"]}))
+    weights.save(predictor("ema61", seed=2).network, other, weights.Card(seen={"DHF1K": ["0001"]}))
     assert predict(file, 601)[0] == predict(file, 602)[0] == 0
     status, _, err = predict(other, 602)
     assert status == 2 and "holds maps of other weights" in err
@@ -449,7 +450,7 @@ def test_bad_weights_get_one_line(refused, tmp_path):
     (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>404</html>")
     (tmp_path / "void.pt").write_bytes(b"")
     (tmp_path / "noise.pt").write_bytes(bytes(range(256)) * 9)
-    state = weights.build("static", config=Model(width=0.125)).state_dict()
+    state = salema.build("static", config=Model(width=0.125)).network.state_dict()
     state = {key.removeprefix("layers."): value for key, value in state.items()}
     state["2.weight"] = state["2.weight"][:, :-1]
     torch.save(state, tmp_path / "odd.pt")

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from salema import data
 from salema.data import Clip
-from salema.data.sets import PARTS
 from salema.files import SalemaError, atomic
 from salema.media import overlay, read, write
 from salema.media.read import Frame, Source
@@ -256,8 +255,8 @@ def predict_dataset(
     made = skipped = broken = frames = 0
     for clip in tqdm(clips, unit="clip", disable=None):
         inner = Path(f"{name}_predictions", clip.name)
-        if clip.dataset in ("Hollywood-2", "UCF-sports"):
-            inner = Path(clip.dataset, PARTS[clip.split], clip.name, inner.parent)
+        if parts := data.SETS[clip.dataset].parts:
+            inner = Path(clip.dataset, parts[clip.split], clip.name, inner.parent)
         path = folder / inner.with_name(inner.name + write.SUFFIX[form])
         if path.exists() and not overwrite:
             skipped += 1

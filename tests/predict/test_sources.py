@@ -1,184 +1,33 @@
-import threading
-import weakref
+import errno
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-import torch
 import trees
 import yaml
+from test_predictor import SIZE, predictor, scene
 from test_read import film
 
-from salema import data as datasets
-from salema import params
+from salema import data, params
 from salema.files import SalemaError
-from salema.media import read as video
-from salema.media import write as writers
+from salema.media import read, write
 from salema.model import weights
-from salema.params import Model
-from salema.predict import predictor as stream
-from salema.predict import sources as predict
-
-SIZE = (64, 96)  # of the model
-
-
-def network(placement="ema30", chunk=4, seed=1):
-    """Random weights whose maps lie away from 0 and 1, so that a difference shows."""
-    torch.manual_seed(seed)
-    model = weights.build(placement, config=Model(size=list(SIZE), width=0.125, std=64.0))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("bias"):
-                weight.normal_(0, 0.2)
-    model.prepare("cpu", "fp32").chunk = chunk
-    return model
+from salema.predict.sources import (
+    Output,
+    numbers,
+    predict_dataset,
+    predict_run,
+    predict_sources,
+    submission,
+)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return network()
-
-
-def scene(count, seed=0, size=(40, 60)):
-    """A texture that slides sideways; another seed is another shot."""
-    rng = np.random.default_rng(seed)
-    texture = cv2.resize(rng.integers(0, 256, (5, 7, 3), np.uint8), size[::-1])
-    return [np.roll(texture, 3 * index, axis=1) for index in range(count)]
-
-
-def maps(model, frames, **options):
-    return np.stack([saliency for _, saliency in stream.maps_of(model, frames, **options)])
-
-
-# ---------------------------------------------------------------------- frames -> maps
-
-
-@pytest.mark.parametrize("placement", ["ema30", "clstm30", "static"])
-def test_any_chunk_stream_and_predict_give_the_same_maps(placement):
-    model, frames = network(placement), scene(11)
-    expected = None
-    for chunk in (1, 3, 4, 16):
-        model.chunk = chunk
-        ways = (
-            maps(model, frames),
-            model.predict(np.stack(frames), size="model"),
-            np.stack(list(model.stream(frames, size="model"))),
-        )
-        expected = ways[0] if expected is None else expected
-        for way in ways:
-            np.testing.assert_allclose(way, expected, atol=2e-6)
-    assert expected.shape == (11, *SIZE) and expected.std() > 0.01
-
-
-def test_each_map_comes_with_its_own_frame(model):
-    frames = scene(9)
-    for index, (frame, _) in enumerate(stream.maps_of(model, iter(frames))):
-        np.testing.assert_array_equal(frame, frames[index])
-    assert index == 8
-
-
-def test_no_frames_give_no_maps(model):
-    assert list(stream.maps_of(model, [])) == []
-    assert list(model.stream([])) == []
-
-
-def most_alive(model, consume, count):
-    """The most frames that were in memory at once while `count` of them went through."""
-    alive, most = set(), 0
-
-    def frames():
-        nonlocal most
-        for _ in range(count):
-            frame = np.full((8, 8, 3), 50, np.uint8)
-            alive.add(key := id(frame))
-            weakref.finalize(frame, alive.discard, key)
-            most = max(most, len(alive))
-            yield frame
-            del frame
-
-    for _ in consume(model, frames()):
-        pass
-    return most
-
-
-@pytest.mark.parametrize("consume", [lambda m, f: m.stream(f), stream.maps_of])
-def test_memory_is_constant_in_the_length_of_the_video(consume):
-    model = network("static", chunk=4)
-    short, long = (most_alive(model, consume, count) for count in (30, 120))
-    bound = 5 * model.chunk  # a chunk, twice as many ahead, and those on their way
-    assert short <= bound and long <= bound
-
-
-def test_stopping_early_stops_the_thread_that_works_ahead(model):
-    before = threading.active_count()
-    pairs = stream.maps_of(model, (frame for frame in scene(500)))
-    next(pairs)
-    pairs.close()
-    assert threading.active_count() == before
-
-
-def test_an_error_in_the_source_comes_after_the_maps_before_it(model):
-    def frames():
-        yield from scene(5)
-        raise SalemaError("it broke", 1)
-
-    done = []
-    with pytest.raises(SalemaError, match="it broke"):
-        for _, saliency in stream.maps_of(model, frames()):
-            done.append(saliency)
-    assert len(done) == 4  # whole chunks
-
-
-@pytest.mark.parametrize("placement", ["ema30", "clstm30"])
-def test_threads_that_share_a_model_do_not_mix_their_memories(placement):
-    model = network(placement, chunk=2)
-    clips = [scene(12, seed) for seed in (1, 2, 3)]
-    alone = [np.stack(list(model.stream(clip))) for clip in clips]
-    gate = threading.Barrier(len(clips))
-
-    def together(clip):
-        gate.wait()
-        return np.stack(list(model.stream(clip)))
-
-    with ThreadPoolExecutor(len(clips)) as pool:
-        for maps, expected in zip(pool.map(together, clips), alone, strict=True):
-            np.testing.assert_allclose(maps, expected, atol=2e-6)
-
-
-# ---------------------------------------------------------------------- cuts
-
-
-def test_a_cut_is_a_change_of_more_than_half_of_the_colours():
-    red, blue = np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)
-    red[..., 0], blue[..., 2] = 200, 200
-    assert stream.is_cut(red, blue)
-    mixed = red.copy()
-    mixed[:5] = blue[:5]
-    assert not stream.is_cut(red, mixed)  # just half
-    mixed[5, 0] = blue[0, 0]
-    assert stream.is_cut(red, mixed)
-
-
-def test_motion_is_no_cut_and_another_scene_is_one():
-    first, second = scene(6, 1), scene(6, 2)
-    assert not any(stream.is_cut(a, b) for a, b in pairwise(first))
-    assert stream.is_cut(first[-1], second[0])
-
-
-@pytest.mark.parametrize("before", [4, 6])  # at a chunk's end, and within one
-def test_shot_reset_starts_the_memory_anew_at_a_cut(model, before):
-    first, second = scene(before, 1), scene(5, 2)
-    alone = maps(model, second)
-    through = maps(model, first + second)[before:]
-    anew = maps(model, first + second, shot_reset=True)
-    np.testing.assert_allclose(anew[before:], alone, atol=2e-6)
-    np.testing.assert_allclose(anew[:before], maps(model, first), atol=2e-6)
-    assert np.abs(through - alone).max() > 0.01
+    return predictor()
 
 
 # ---------------------------------------------------------------------- sources
@@ -435,7 +284,7 @@ def test_a_run_of_the_study_gets_its_maps_in_sixteen_bits(tmp_path, dhf1k, monke
         "predict": {"precision": "fp32", "chunk": 2},
     }  # fmt: skip
     settings = params.from_dict(raw)
-    model = network("ema30", chunk=2)
+    model = predictor(chunk=2)
     weights.save(
         model.network, settings.run_folder("ema30") / "weights.safetensors", weights.Card()
     )

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 import trees
+from test_predictor import predictor, scene
 from test_read import film, noise
-from test_sources import network, scene, tree
+from test_sources import tree
 
 from salema.files import SalemaError
 from salema.media import read, write
@@ -24,7 +25,7 @@ SIZE = (72, 96)  # of the films
 
 @pytest.fixture(scope="module")
 def model():
-    return network()
+    return predictor()
 
 
 def block(count):
