@@ -176,16 +176,16 @@ def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
 
 
 def _model(parsed: argparse.Namespace) -> "Predictor":
-    from salema.predict.load import load
+    from salema.predict import load
 
     if parsed.chunk < 1:
         raise SalemaError(f"--chunk must be at least 1, not {parsed.chunk} (16 is a good one)")
     if not 0 <= getattr(parsed, "opacity", 0) <= 1:
         raise SalemaError(f"--opacity must be in [0, 1], not {parsed.opacity} (0.7 is a good one)")
-    file = (parsed.placement, parsed.alpha, parsed.sha256)
-    predictor = load(parsed.weights, parsed.device, parsed.precision, *file)
+    file = (parsed.weights, parsed.device, parsed.precision)
+    predictor = load.load(*file, parsed.placement, parsed.alpha, parsed.sha256)
     predictor.chunk = parsed.chunk
-    if sys.stderr.isatty():  # elsewhere, stderr holds what went wrong and nothing else
+    if sys.stderr.isatty():  # elsewhere, stderr holds errors and nothing else
         print(f"{predictor.device} {predictor.precision}", file=sys.stderr)
     return predictor
 
@@ -305,11 +305,11 @@ def _convert(parsed: argparse.Namespace) -> int:
 
 
 def _export(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
+    from salema.predict import load
     from salema.tools import export
 
-    model = weights.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
-    export.export(model, parsed.out)
+    network, card = load.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
+    export.export(network, parsed.out, card)
     print(parsed.out)
     return 0
 

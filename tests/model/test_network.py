@@ -61,7 +61,7 @@ def written(model, frames, chunk, folder):
     """The PNG files that a data set run leaves, read again."""
     model.chunk = chunk
     names = [f"{number:04d}" for number in range(1, len(frames) + 1)]
-    clip = SimpleNamespace(fps=30.0, frames=lambda: iter(frames), frame_names=names)
+    clip = SimpleNamespace(name="clip", fps=30.0, frames=lambda: iter(frames), frame_names=names)
     assert predict.predict_clip(model, clip, folder, "png") == len(frames)
     files = sorted(folder.iterdir())
     assert [path.stem for path in files] == names
