@@ -1,4 +1,4 @@
-"""Threads that work ahead: bounded queues, and errors that cross them."""
+"""Work in threads: bounded queues, and errors that reach the caller."""
 
 import queue
 import threading

@@ -142,7 +142,9 @@ def container(path: Path, kind: str, options: dict[str, str]) -> Iterator:
         except av.error.FFmpegError as error:
             if isinstance(error, OSError):  # `atomic` reports these: no space left, ...
                 raise
-            raise SalemaError(f"cannot encode {path}: {error.strerror} (try another)") from error
+            raise SalemaError(
+                f"cannot encode {path}: {error.strerror} (choose another format)"
+            ) from error
 
 
 class Video:
