@@ -82,7 +82,7 @@ def _file(
     long = write_video(folder / "long.mp4", count, scale.source)
     short = write_video(folder / "short.mp4", few, scale.source)
     png, overlay = folder / "png", folder / "overlay.mp4"
-    fitted = np.stack([predictor.fit(frame) for frame in read.open(str(long))])
+    fitted = np.stack([predictor.fit(frame.image) for frame in read.open(str(long))])
 
     def afresh(call: Callable[[], object]) -> Callable[[], None]:
         def clean() -> None:

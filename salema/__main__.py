@@ -11,6 +11,7 @@ from salema.files import SalemaError
 
 if TYPE_CHECKING:
     from salema.predict.predictor import Predictor
+    from salema.predict.sources import Output
 
 EPILOG = "Bad input ends with status 2 and one line; work that ended early with status 1."
 
@@ -105,12 +106,8 @@ def _for_everybody(command: object) -> None:
 
 
 def _for_the_study(command: object) -> None:
-    sample = command("sample", _sample, "write small synthetic data sets in the official layouts")
-    sample.add_argument("folder", type=Path)
-    sample.add_argument("--seed", type=int, default=0)
-
     index = command("index", _index, "what lies under data.root -> the manifest")
-    index.add_argument("--check", action="store_true", help="print a table; 1: it would stumble")
+    index.add_argument("--check", action="store_true", help="print a table; 1: it cannot run")
     index.add_argument("--root", type=Path, help="instead of data.root and $SALEMA_DATA")
 
     tune = command("tune", _tune, "train a static network on images")
@@ -165,6 +162,7 @@ def _where(parser: argparse.ArgumentParser) -> None:
 
 MODEL = ("weights", "sha256", "placement", "alpha", "device", "precision", "chunk")
 WHERE = ("dataset", "root", "split", "videos")
+LOOKS = ("colormap", "opacity", "shot_reset", "overwrite")
 
 
 def _alone(parsed: argparse.Namespace, mode: str, *allowed: str) -> None:
@@ -209,66 +207,63 @@ def _dataset(parsed: argparse.Namespace, ground_truth: bool) -> list:
 
 def _predict(parsed: argparse.Namespace) -> int:
     from salema import params
-    from salema.predict import sources as predict
+    from salema.predict import sources
 
     if parsed.run:
         _alone(parsed, "--run")
-        print(predict.predict_run(params.read(parsed.params), parsed.run))
+        print(sources.predict_run(params.read(parsed.params), parsed.run))
         return 0
     if parsed.dataset:
         _alone(parsed, "--dataset", *MODEL, *WHERE, "out", "format", "overwrite", "submission")
         return _predict_dataset(parsed)
     if not parsed.sources:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
-    _alone(parsed, "SOURCE", *MODEL, "sources", "out", "format", "overlay", "view", "size",
-           "colormap", "opacity", "shot_reset", "overwrite")  # fmt: skip
+    _alone(parsed, "SOURCE", *MODEL, *LOOKS, "sources", "out", "format", "overlay", "view", "size")
     folder = parsed.out
     if folder is None and not (parsed.overlay or parsed.view):
         folder = Path("saliency")
-    output = predict.Output(
-        folder, parsed.format, parsed.overlay, parsed.size, parsed.colormap, parsed.opacity,
-        parsed.overwrite, parsed.shot_reset,
-    )  # fmt: skip
     if parsed.view and len(parsed.sources) != 1:
         raise SalemaError("--view takes one source (run it once for each)")
-    model = _model(parsed)
+    looks = {name: getattr(parsed, name) for name in LOOKS}
+    output = sources.Output(folder, parsed.format, parsed.overlay, parsed.size, **looks)
+    predictor = _model(parsed)
     status = 0
     if folder or parsed.overlay:
-        status = predict.predict_sources(model, parsed.sources, output)
+        status = sources.predict_sources(predictor, parsed.sources, output)
     if parsed.view:
-        status = max(status, _page(model, parsed.sources[0], parsed.view, parsed))
+        status = max(status, _page(predictor, parsed.sources[0], parsed.view, output))
     return status
 
 
-def _page(model: object, source: str, out: Path, parsed: argparse.Namespace) -> int:
+def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> int:
     from salema.tools import view
 
-    stopped = view.page(model, source, out, parsed.overwrite, parsed.colormap, parsed.opacity,
-                        parsed.shot_reset)  # fmt: skip
+    stopped = view.page(predictor, source, out, output)
     if stopped:
-        print(f"{source}: {stopped}; what there was is in {out}", file=sys.stderr)
+        print(f"{source}: {stopped}; the frames before that are in {out}", file=sys.stderr)
         return 1
     print(out)
     return 0
 
 
 def _predict_dataset(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
-    from salema.predict import sources as predict
+    from salema.predict import load, sources
 
     clips = _dataset(parsed, ground_truth=False)
     if parsed.submission:
         if parsed.dataset != "DHF1K" or parsed.format != "png":
-            raise SalemaError("--submission needs --dataset DHF1K and --format png (mend them)")
+            raise SalemaError("--submission needs --dataset DHF1K and --format png (change them)")
         if parsed.submission.exists():
             raise SalemaError(f"{parsed.submission} exists (choose another name, or remove it)")
-    model = _model(parsed)
+    predictor = _model(parsed)
     name = parsed.weights.stem if parsed.weights else "salema"
     folder = parsed.out or Path("saliency")
-    status = predict.predict_dataset(model, clips, folder, parsed.format, parsed.overwrite, name,
-                                     weights.identity(model))  # fmt: skip
+    about = load.identity(predictor)
+    status = sources.predict_dataset(
+        predictor, clips, folder, parsed.format, parsed.overwrite, name, about
+    )
     if parsed.submission:
-        predict.submission(folder / f"{name}_predictions", clips, parsed.submission)
+        sources.submission(folder / f"{name}_predictions", clips, parsed.submission)
         print(f"{parsed.submission}: {len(clips)} videos")
     return status
 
@@ -294,8 +289,11 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 
 def _view(parsed: argparse.Namespace) -> int:
+    from salema.predict.sources import Output
+
     out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
-    return _page(_model(parsed), parsed.source, out, parsed)
+    output = Output(**{name: getattr(parsed, name) for name in LOOKS})
+    return _page(_model(parsed), parsed.source, out, output)
 
 
 def _convert(parsed: argparse.Namespace) -> int:
@@ -322,23 +320,15 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return doctor.report()
 
 
-def _sample(parsed: argparse.Namespace) -> int:
-    from data import make_sample as sample
-
-    sample.write(parsed.folder, seed=parsed.seed)
-    print(parsed.folder)
-    return 0
-
-
 def _index(parsed: argparse.Namespace) -> int:
     from salema import params
-    from salema.data import index
+    from salema.data import manifest
 
     settings = params.read(parsed.params)
     root = parsed.root or settings.root
     if parsed.check:
-        return index.check(root, settings)
-    print(index.write(root, settings))
+        return manifest.check(root, settings)
+    print(manifest.write(root, settings))
     return 0
 
 
