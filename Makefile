@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: study test lint bench lab starter help
+.PHONY: study test lint bench lab sample starter help
 study: $(STAMP)  ## run the whole study, with the profile of params.yaml, and print where the report is
 	@$(BIN)/python -m dvc repro || { echo "the study stopped; the reason is in the lines above" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
@@ -22,6 +22,10 @@ bench: $(STAMP)  ## measure speed as ratios within one run -> reports/benchmark/
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
+
+sample: $(STAMP)  ## write data/sample again, into an empty folder: make sample FOLDER=...
+	@test -n "$(FOLDER)" || { echo "no folder (name a new or empty one: make sample FOLDER=...)" >&2; exit 2; }
+	@$(BIN)/python -m data.make_sample "$(FOLDER)"
 
 starter: $(STAMP)  ## train the starter weights from $$SALEMA_DATA (see salema/model/README.md)
 	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }

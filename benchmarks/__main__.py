@@ -19,7 +19,7 @@ from benchmarks import metrics, network, precision, training, video
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.timing import HEAD, Row, machine
 from salema.files import SalemaError, atomic
-from salema.model.network import pick_device
+from salema.model.device import pick_device
 
 FOLDER = Path(__file__).parent.parent / "reports" / "benchmark"
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from benchmarks.scale import Scale
 from benchmarks.timing import Row
-from salema import data as datasets
-from salema.model import weights
-from salema.model.network import SaliencyModel
+from salema import data
+from salema.predict.load import load
+from salema.predict.predictor import Predictor
 from salema.score import protocols
 from salema.score.statistics import paired_bootstrap
 
@@ -19,8 +19,8 @@ PARTS = {"SALICON": "val", "DHF1K": "val", "Hollywood-2": "test", "UCF-sports": 
 
 def differences(scale: Scale) -> Iterator[Row]:
     """Every clip of the sample that the study scores, each metric paired."""
-    sets = [datasets.load(SAMPLE, name, part)[: scale.clips] for name, part in PARTS.items()]
-    models = [weights.load(device="cpu", precision=precision) for precision in ("fp32", "bf16")]
+    sets = [data.load(SAMPLE, name, part)[: scale.clips] for name, part in PARTS.items()]
+    models = [load(device="cpu", precision=precision) for precision in ("fp32", "bf16")]
     full, half = (np.concatenate([_score(model, clips) for clips in sets]) for model in models)
     section = f"starter weights on data/sample: bf16 less fp32, {len(full)} clips, protocol exact"
     for index, metric in enumerate(protocols.METRICS):
@@ -29,14 +29,14 @@ def differences(scale: Scale) -> Iterator[Row]:
                   note=f"95 % of resampled means; fp32 {full[:, index].mean():.3f}")  # fmt: skip
 
 
-def _score(model: SaliencyModel, clips: list[datasets.Clip]) -> np.ndarray:
+def _score(predictor: Predictor, clips: list[data.Clip]) -> np.ndarray:
     """(clips, metrics): means over the frames of each clip."""
     pool = protocols.Pool({clip.name: (clip.size, list(clip.fixations())) for clip in clips})
     rows = []
     for clip in clips:
         protocol = protocols.get("exact", clip.dataset)
         negatives = protocol.negatives(pool, clip.name)
-        frames = zip(model.stream(clip.frames()), clip.fixations(), clip.maps(), strict=True)
+        frames = zip(predictor.stream(clip.frames()), clip.fixations(), clip.maps(), strict=True)
         scores = [
             protocol.score(saliency, fixations, density, clip.size, negatives, index)
             for index, (saliency, fixations, density) in enumerate(frames)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rows`: what a frame takes in each row of the study that has run.
+"""`python -m benchmarks.rows`: milliseconds a frame of each row of the study that has run.
 
 Writes `reports/<profile>/speed.json`, which the report's table of costs reads; it is no stage,
 because times differ from run to run.
@@ -10,12 +10,12 @@ import sys
 
 import numpy as np
 
-from benchmarks.scale import scenes
+from benchmarks.scale import maps_of, scenes
 from benchmarks.timing import machine, take_turns
 from salema import params
 from salema.files import SalemaError, atomic
-from salema.model import weights
-from salema.model.network import pick_device
+from salema.model.device import pick_device
+from salema.predict.load import load
 
 ROUNDS, FRAMES = 5, 32
 
@@ -26,11 +26,12 @@ def measure(study: params.Params, rounds: int = ROUNDS, count: int = FRAMES) -> 
     calls = {}
     for run in study.runs:
         path = study.run_folder(run) / "weights.safetensors"
-        model = weights.load(path, precision=study.predict.precision)
-        calls[run] = lambda model=model: model.step(frames)
+        predictor = load(path, precision=study.predict.precision)
+        calls[run] = lambda predictor=predictor: maps_of(predictor, frames)
     seconds = take_turns(calls, rounds)
+    precision = {"precision": predictor.precision}
     return {
-        "machine": machine(pick_device("auto")) | {"precision": model.precision, "rounds": rounds},
+        "machine": machine(pick_device("auto")) | precision | {"rounds": rounds},
         "ms": {run: round(1e3 * statistics.median(s) / count, 3) for run, s in seconds.items()},
     }
 

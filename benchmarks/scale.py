@@ -1,4 +1,4 @@
-"""How much of each measurement, and the models measured: random weights, real sizes."""
+"""The amount of each measurement, and the networks: random weights, real sizes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,9 +7,15 @@ import cv2
 import numpy as np
 import torch
 
-from salema.model import weights
-from salema.model.network import PLACEMENTS, SaliencyModel
-from salema.params import Model, Placement
+from salema.model.layers import LOGITS
+from salema.model.network import SaliencyModel
+from salema.params import Model, named
+from salema.predict.predictor import Predictor
+
+PLACEMENTS = (
+    "static", "ema7", "ema30", "ema30-dropout", "ema30-residual", "ema30-learned", "ema54",
+    "ema61", "ema7-54", "clstm30", "clstm56", "videosalgan",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Scale:
     frames: int = 4  # of a call of the network alone
     matrix: int = 2048  # side of the matrices that measure the limit
     narrow: float = 0.25  # width of the placements, and without starter weights of the files
-    placements: tuple[str, ...] = tuple(PLACEMENTS)
+    placements: tuple[str, ...] = PLACEMENTS
     dials: tuple[tuple[float, tuple[int, int]], ...] = (
         (1.0, (192, 256)), (1.0, (96, 128)), (0.5, (192, 256)), (0.5, (96, 128)),
         (0.25, (192, 256)), (0.25, (96, 128)), (0.125, (192, 256)), (0.125, (96, 128)))  # fmt: skip
@@ -51,20 +57,24 @@ TINY = Scale(
 )  # fmt: skip
 
 
-def random_model(
-    placement: str | Placement, width: float, size: tuple[int, int], seed: int = 0
-) -> SaliencyModel:
+def random_network(placement: str, width: float, size: tuple[int, int]) -> SaliencyModel:
     """Weights whose maps use the whole range, whatever the width."""
-    torch.manual_seed(seed)
-    model = weights.build(placement, config=Model(width=width, size=list(size), std=64.0))
+    torch.manual_seed(0)
+    network = SaliencyModel(Model(width=width, size=list(size), std=64.0), named(placement))
     with torch.no_grad():
-        model.layers[60].weight.mul_(0.4)
-    return model
+        network.layers[LOGITS].weight.mul_(0.4)
+    return network.eval()
 
 
-def scenes(count: int, size: tuple[int, int], seed: int = 0) -> Iterator[np.ndarray]:
+def maps_of(predictor: Predictor, clip: np.ndarray) -> np.ndarray:
+    """Maps of a whole clip at the model's size, as one chunk with an empty memory before it."""
+    predictor.reset()
+    return predictor.step(clip)
+
+
+def scenes(count: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
     """Frames uint8 (H, W, 3) RGB that pan over a textured picture."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     height, width = size
     layers = [
         cv2.resize(

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from salema.model.layers import MEAN_BGR, SIGMOID
-from salema.model.network import SaliencyModel
+from salema.predict.predictor import Predictor
 
 
 class Straightforward:
-    """A model's weights without its tricks: all layers, one frame at a time."""
+    """The network of a predictor without its shortcuts: all layers, one frame at a time."""
 
-    def __init__(self, model: SaliencyModel) -> None:
-        self.size, self.std, self.placement = model.config.size, model.config.std, model.placement
-        self.device = model.device
+    def __init__(self, predictor: Predictor) -> None:
+        self.size, self.std = predictor.config.size, predictor.config.std
+        self.placement, self.device = predictor.placement, predictor.device
         self.layers, self.memories = (
-            copy.deepcopy(part).float().to(memory_format=torch.contiguous_format).eval()
-            for part in (model.layers, model.memories)
+            copy.deepcopy(part).to(self.device, memory_format=torch.contiguous_format).eval()
+            for part in (predictor.network.layers, predictor.network.memories)
         )
         self.states: dict[int, tuple[Tensor, ...]] = {}
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.scale import Scale, random_model
+from benchmarks.scale import Scale, random_network
 from benchmarks.timing import Row, row
 from salema import data, params
 from salema.media.threads import ahead
@@ -76,7 +76,7 @@ def _learner(scale: Scale, width: float, precision: str) -> Learner:
         }
     )
     clips = data.load(ROOT / "data" / "sample", "DHF1K", "train")
-    network = random_model("ema30", width, scale.size)
+    network = random_network("ema30", width, scale.size)
     learner = Learner(network, Job(study, "ema30", settings, clips, clips))
     learner.network.train()
     return learner

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from benchmarks.network import Limits, gflop
-from benchmarks.scale import Scale, random_model, scenes
+from benchmarks.scale import Scale, random_network, scenes
 from benchmarks.straightforward import Straightforward, to_overlay, to_png
 from benchmarks.timing import Row, row, take_turns
-from salema.media.read import open as open_video
+from salema.media import read
 from salema.model import weights
 from salema.model.network import SaliencyModel
+from salema.predict.predictor import Predictor
 from salema.predict.sources import Output, predict_sources
 
 GROWTH = {"width": 0.125, "size": [96, 128]}  # of the network that long videos go through
@@ -41,37 +42,47 @@ def write_video(path: Path, frames: int, size: tuple[int, int]) -> Path:
     return path
 
 
-def predict(model: SaliencyModel, source: Path, output: Output) -> None:
+def predict(predictor: Predictor, source: Path, output: Output) -> None:
     """What `salema predict` does, in silence."""
     with contextlib.redirect_stdout(io.StringIO()):
-        if predict_sources(model, [str(source)], output):
+        if predict_sources(predictor, [str(source)], output):
             raise RuntimeError(f"{source} was not predicted to its end")
 
 
 def files(scale: Scale, device: torch.device, limits: Limits, folder: Path) -> Iterator[Row]:
     """Full width, and the starter weights (or a random network as wide)."""
     if scale.full_width_file:
-        model = random_model("ema30", scale.width, scale.size)
+        network = random_network("ema30", scale.width, scale.size)
         name = f"ema30, width {scale.width:g}"
-        yield from _file(name, model, scale.full_width_file, 8, scale, device, limits, folder)
+        yield from _file(name, network, scale.full_width_file, 8, scale, device, limits, folder)
     starter = weights.STARTER.exists() and scale.size == (192, 256)
-    model = weights.read() if starter else random_model("ema61", scale.narrow, scale.size)
+    if starter:
+        network, _ = weights.read(weights.STARTER)
+    else:
+        network = random_network("ema61", scale.narrow, scale.size)
     name = "starter weights" if starter else f"ema61, width {scale.narrow:g}"
-    yield from _file(name, model, scale.narrow_file, 24, scale, device, limits, folder)
+    yield from _file(name, network, scale.narrow_file, 24, scale, device, limits, folder)
 
 
 def _file(
-    name: str, model: SaliencyModel, count: int, few: int, scale: Scale, device: torch.device,
-    limits: Limits, folder: Path,
-) -> Iterator[Row]:  # fmt: skip
+    name: str,
+    network: SaliencyModel,
+    count: int,
+    few: int,
+    scale: Scale,
+    device: torch.device,
+    limits: Limits,
+    folder: Path,
+) -> Iterator[Row]:
     """The network alone over the frames of a file, and all that `salema predict` does."""
-    work = gflop(model)
-    model.prepare(device.type)
-    simple, few = Straightforward(model), min(few, count)
+    work = gflop(network)
+    predictor = Predictor(network, device.type)
+    limit = limits.of(predictor, work)
+    simple, few = Straightforward(predictor), min(few, count)
     long = write_video(folder / "long.mp4", count, scale.source)
     short = write_video(folder / "short.mp4", few, scale.source)
     png, overlay = folder / "png", folder / "overlay.mp4"
-    fitted = np.stack([model.fit(frame) for frame in open_video(str(long))])
+    fitted = np.stack([predictor.fit(frame.image) for frame in read.open(str(long))])
 
     def afresh(call: Callable[[], object]) -> Callable[[], None]:
         def clean() -> None:
@@ -81,30 +92,29 @@ def _file(
 
         return clean
 
-    def network() -> None:
-        state = None
-        for start in range(0, count, model.chunk):
-            _, state = model.step(fitted[start : start + model.chunk], state)
+    def alone() -> None:
+        predictor.reset()
+        for start in range(0, count, predictor.chunk):
+            predictor.step(fitted[start : start + predictor.chunk])
 
     calls = {
-        "network alone": network,
-        "file to PNG": afresh(lambda: predict(model, long, Output(png))),
-        "file to overlay": afresh(lambda: predict(model, long, Output(overlay=overlay))),
+        "network alone": alone,
+        "file to PNG": afresh(lambda: predict(predictor, long, Output(png))),
+        "file to overlay": afresh(lambda: predict(predictor, long, Output(overlay=overlay))),
         "straightforward, PNG": afresh(lambda: to_png(simple, short, png)),
         "straightforward, overlay": afresh(lambda: to_overlay(simple, short, overlay)),
     }
     seconds = take_turns(calls, scale.file_rounds)
-    section = f"a file of {scale.source[1]}x{scale.source[0]}: {name}, {model.precision}"
-    yield row(section, "network alone", seconds["network alone"], count,
-              limit=limits.of(model, work))  # fmt: skip
+    section = f"a file of {scale.source[1]}x{scale.source[0]}: {name}, {predictor.precision}"
+    yield row(section, "network alone", seconds["network alone"], count, limit=limit)
     for kind in ("PNG", "overlay"):
         base = [value / few for value in seconds[f"straightforward, {kind}"]]
         yield row(section, f"straightforward, {kind}", [few * value for value in base], few, base)
         both = seconds[f"file to {kind}"], seconds["network alone"]
         share = float(np.median([a / b for a, b in zip(*both, strict=True)]))
         rate = count / float(np.median(both[0]))
-        yield row(section, f"file to {kind}", both[0], count, base, limits.of(model, work),
-                  note=f"{share:.2f} x the network's time, {rate:.1f} frames/s")  # fmt: skip
+        note = f"{share:.2f} x the network's time, {rate:.1f} frames/s"
+        yield row(section, f"file to {kind}", both[0], count, base, limit, note=note)
 
 
 def growth(scale: Scale, folder: Path) -> Iterator[Row]:
@@ -121,8 +131,8 @@ def growth(scale: Scale, folder: Path) -> Iterator[Row]:
         first = first or (each, memory)
         yield Row(section, f"time, {count:,} frames", "ms/frame", each, each, each, first[0] / each)
         note = f"{memory / first[1]:.3f} times the first"
-        yield Row(section, f"peak memory, {count:,} frames", "MiB", memory, memory, memory,
-                  note=note)  # fmt: skip
+        what = f"peak memory, {count:,} frames"
+        yield Row(section, what, "MiB", memory, memory, memory, note=note)
         video.unlink()
 
 
@@ -138,9 +148,10 @@ def peak_bytes() -> int:
 
 def _one_length(source: Path, out: Path) -> None:
     cv2.setNumThreads(1)
-    model = random_model("ema30", GROWTH["width"], GROWTH["size"]).prepare()
+    predictor = Predictor(random_network("ema30", GROWTH["width"], GROWTH["size"]))
+    _ = predictor.prepared  # outside the time
     start = time.perf_counter()
-    predict(model, source, Output(out, size="model"))
+    predict(predictor, source, Output(out, size="model"))
     seconds = time.perf_counter() - start
     shutil.rmtree(out)
     print(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}))

@@ -12,6 +12,8 @@ from salema.files import SalemaError
 
 if TYPE_CHECKING:
     from salema.params import Params
+    from salema.predict.predictor import Predictor
+    from salema.predict.sources import Output
 
 EPILOG = "Bad input ends with status 2 and one line; work that ended early with status 1."
 Command = Callable[[argparse.Namespace], int]
@@ -71,7 +73,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--device": {"default": "auto"},
     "--every": {"type": int, "default": 1, "help": "score each n-th frame"},
     "finetune --dataset": {"help": "clips to train on, instead of data.finetune"},
-    "folder": PATH,
     "--format": {
         "choices": ["png", "gray", "npy"],
         "default": "png",
@@ -94,7 +95,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--protocol": {"default": "exact", "help": "exact | dhf1k | salema2019 | hevc33-peer"},
     "--root": PATH | {"help": "folder that holds the data set's folder"},
     "--run": {"help": "of the study, see params.yaml"},
-    "--seed": {"type": int, "default": 0},
     "--sha256": {"help": "the hash that the weights file must have"},
     "--shot-reset": FLAG | {"help": "forget at every cut"},
     "--size": {"choices": ["source", "model"], "default": "source"},
@@ -163,7 +163,6 @@ def _parser() -> _Parser:
     command("convert", _convert, "an authors' checkpoint as a weights file of ours", *files)
     command("export", _export, "one step of the network as ONNX", "out", *MODEL[:4])
     command("doctor", _doctor, "what this machine has and what to fix")
-    command("sample", _sample, "write small synthetic data sets", "folder", "--seed")
     command("index", _index, "what is under data.root -> the manifest", "--check", "index --root")
     command("tune", _tune, "train a static network on images", "run")
     start = ("run", "--init", "finetune --dataset")
@@ -182,15 +181,15 @@ def _study(parsed: argparse.Namespace) -> "Params":
     return params.read(parsed.params, parsed.profile)
 
 
-def _model(parsed: argparse.Namespace) -> object:
-    from salema.model import weights
+def _model(parsed: argparse.Namespace) -> "Predictor":
+    from salema.predict import load
 
-    model = weights.load(parsed.weights, parsed.device, parsed.precision, parsed.placement,
-                         parsed.alpha, parsed.sha256)  # fmt: skip
-    model.chunk = parsed.chunk
-    if sys.stderr.isatty():  # elsewhere, stderr holds what went wrong and nothing else
-        print(f"{model.device} {model.precision}", file=sys.stderr)
-    return model
+    file = (parsed.weights, parsed.device, parsed.precision)
+    predictor = load.load(*file, parsed.placement, parsed.alpha, parsed.sha256)
+    predictor.chunk = parsed.chunk
+    if sys.stderr.isatty():  # elsewhere, stderr holds errors and nothing else
+        print(f"{predictor.device} {predictor.precision}", file=sys.stderr)
+    return predictor
 
 
 def _root(parsed: argparse.Namespace) -> Path:
@@ -201,72 +200,70 @@ def _root(parsed: argparse.Namespace) -> Path:
 
 
 def _dataset(parsed: argparse.Namespace, ground_truth: bool) -> list:
-    from salema import data as datasets
-    from salema.predict import sources as predict
+    from salema import data
+    from salema.predict import sources
 
-    videos = predict.numbers(parsed.videos) if parsed.videos else None
-    return datasets.load(_root(parsed), parsed.dataset, parsed.split, videos, ground_truth)
+    videos = sources.numbers(parsed.videos) if parsed.videos else None
+    return data.load(_root(parsed), parsed.dataset, parsed.split, videos, ground_truth)
 
 
 def _predict_run(parsed: argparse.Namespace) -> int:
-    from salema.predict import sources as predict
+    from salema.predict import sources
 
-    print(predict.predict_run(_study(parsed), parsed.run))
+    print(sources.predict_run(_study(parsed), parsed.run))
     return 0
 
 
 def _predict(parsed: argparse.Namespace) -> int:
-    from salema.predict import sources as predict
+    from salema.predict import sources
 
     if not parsed.sources:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
     folder = parsed.out
     if folder is None and not (parsed.overlay or parsed.view):
         folder = Path("saliency")
-    output = predict.Output(
-        folder, parsed.format, parsed.overlay, parsed.size, parsed.colormap, parsed.opacity,
-        parsed.overwrite, parsed.shot_reset,
-    )  # fmt: skip
     if parsed.view and len(parsed.sources) != 1:
         raise SalemaError("--view takes one source (run it once for each)")
-    model = _model(parsed)
+    looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
+    output = sources.Output(folder, parsed.format, parsed.overlay, parsed.size, *looks)
+    predictor = _model(parsed)
     status = 0
     if folder or parsed.overlay:
-        status = predict.predict_sources(model, parsed.sources, output)
+        status = sources.predict_sources(predictor, parsed.sources, output)
     if parsed.view:
-        status = max(status, _page(model, parsed.sources[0], parsed.view, parsed))
+        status = max(status, _page(predictor, parsed.sources[0], parsed.view, output))
     return status
 
 
-def _page(model: object, source: str, out: Path, parsed: argparse.Namespace) -> int:
+def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> int:
     from salema.tools import view
 
-    stopped = view.page(model, source, out, parsed.overwrite, parsed.colormap, parsed.opacity,
-                        parsed.shot_reset)  # fmt: skip
+    stopped = view.page(predictor, source, out, output)
     if stopped:
-        print(f"{source}: {stopped}; what there was is in {out}", file=sys.stderr)
+        print(f"{source}: {stopped}; the frames before that are in {out}", file=sys.stderr)
         return 1
     print(out)
     return 0
 
 
 def _predict_dataset(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
-    from salema.predict import sources as predict
+    from salema.predict import load, sources
 
     clips = _dataset(parsed, ground_truth=False)
     if parsed.submission:
         if parsed.dataset != "DHF1K" or parsed.format != "png":
-            raise SalemaError("--submission needs --dataset DHF1K and --format png (mend them)")
+            raise SalemaError("--submission needs --dataset DHF1K and --format png (change them)")
         if parsed.submission.exists():
             raise SalemaError(f"{parsed.submission} exists (choose another name, or remove it)")
-    model = _model(parsed)
+    predictor = _model(parsed)
     name = parsed.weights.stem if parsed.weights else "salema"
     folder = parsed.out or Path("saliency")
-    status = predict.predict_dataset(model, clips, folder, parsed.format, parsed.overwrite, name,
-                                     weights.identity(model))  # fmt: skip
+    about = load.identity(predictor)
+    status = sources.predict_dataset(
+        predictor, clips, folder, parsed.format, parsed.overwrite, name, about
+    )
     if parsed.submission:
-        predict.submission(folder / f"{name}_predictions", clips, parsed.submission)
+        sources.submission(folder / f"{name}_predictions", clips, parsed.submission)
         print(f"{parsed.submission}: {len(clips)} videos")
     return status
 
@@ -310,24 +307,28 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 
 
 def _view(parsed: argparse.Namespace) -> int:
+    from salema.predict.sources import Output
+
     out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
-    return _page(_model(parsed), parsed.source, out, parsed)
+    looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
+    output = Output(None, "png", None, "source", *looks)
+    return _page(_model(parsed), parsed.source, out, output)
 
 
 def _convert(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
+    from salema.predict import load
 
-    weights.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
+    load.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
     print(parsed.new)
     return 0
 
 
 def _export(parsed: argparse.Namespace) -> int:
-    from salema.model import weights
+    from salema.predict import load
     from salema.tools import export
 
-    model = weights.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
-    export.export(model, parsed.out)
+    network, card = load.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
+    export.export(network, parsed.out, card)
     print(parsed.out)
     return 0
 
@@ -338,22 +339,14 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return doctor.report()
 
 
-def _sample(parsed: argparse.Namespace) -> int:
-    from data import make_sample as sample
-
-    sample.write(parsed.folder, seed=parsed.seed)
-    print(parsed.folder)
-    return 0
-
-
 def _index(parsed: argparse.Namespace) -> int:
-    from salema.data import index
+    from salema.data import manifest
 
     settings = _study(parsed)
     root = parsed.root or settings.root
     if parsed.check:
-        return index.check(root, settings)
-    print(index.write(root, settings))
+        return manifest.check(root, settings)
+    print(manifest.write(root, settings))
     return 0
 
 

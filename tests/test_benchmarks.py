@@ -17,13 +17,15 @@ sys.path.insert(0, str(ROOT))  # the bench is no part of the installed package
 from benchmarks import rows, scale, straightforward, timing, video  # noqa: E402
 from salema import params  # noqa: E402
 from salema.model import weights  # noqa: E402
+from salema.model.network import SaliencyModel  # noqa: E402
+from salema.predict.predictor import Predictor  # noqa: E402
 
 TINY = """
 import sys
 from pathlib import Path
 from benchmarks.__main__ import run
 from benchmarks.scale import TINY
-from salema.model.network import pick_device
+from salema.model.device import pick_device
 run(TINY, pick_device("cpu"), Path(sys.argv[1]))
 """
 
@@ -65,11 +67,11 @@ def test_ours_and_the_straightforward_path_make_the_same_maps(bench):
 
 @pytest.mark.parametrize("name", ["static", "ema7-54", "ema30-residual", "clstm30", "videosalgan"])
 def test_the_straightforward_path_is_that_of_each_placement(name):
-    model = scale.random_model(name, 0.125, (32, 48)).prepare("cpu", "fp32")
+    predictor = Predictor(scale.random_network(name, 0.125, (32, 48)), "cpu", "fp32")
     frames = np.stack(list(scale.scenes(4, (32, 48))))
-    simple = straightforward.Straightforward(model)
+    simple = straightforward.Straightforward(predictor)
     expected = np.stack([simple(frame) for frame in frames])
-    np.testing.assert_allclose(model.predict(frames), expected, atol=1e-4)
+    np.testing.assert_allclose(predictor.predict(frames), expected, atol=1e-4)
     assert expected.std() > 0.001
 
 
@@ -91,7 +93,7 @@ def test_a_ratio_is_the_median_of_ratios_within_rounds():
 def test_the_work_of_a_frame_is_that_of_the_layers():
     from benchmarks.network import gflop
 
-    assert gflop(scale.random_model("static", 0.125, (192, 256))) == pytest.approx(1.27, abs=0.01)
+    assert gflop(scale.random_network("static", 0.125, (192, 256))) == pytest.approx(1.27, abs=0.01)
 
 
 def test_peak_memory_is_that_of_this_process():
@@ -106,7 +108,7 @@ def test_rows_of_a_study_are_timed_where_its_weights_are(tmp_path):
     study = study.model_copy(update={"model": model, "runs": ["static", "ema30"]})
     for run in study.runs:
         path = tmp_path / "runs" / study.profile / run / "weights.safetensors"
-        weights.save(weights.build(run, config=model), path, weights.Card())
+        weights.save(SaliencyModel(model, params.named(run)), path, weights.Card())
     with contextlib.chdir(tmp_path):
         told = rows.measure(study, rounds=2, count=3)
     assert list(told["ms"]) == ["static", "ema30"] and min(told["ms"].values()) > 0

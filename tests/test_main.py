@@ -15,15 +15,17 @@ import numpy as np
 import pytest
 import torch
 import trees
+from test_overlay import probe, sounding
+from test_predictor import predictor, scene
 from test_read import KINDS, ONE, corners, film, noise, quarters, ramp
-from test_sources import network, scene, tree
-from test_write import probe, sounding
+from test_sources import tree
 
 import salema
 from salema.__main__ import main
-from salema.media import write as writers
+from salema.media import read, write
 from salema.model import weights
 from salema.params import Model
+from salema.predict.predictor import Predictor
 
 MODEL = (64, 96)  # (H, W)
 FRAME = (48, 64)
@@ -33,7 +35,7 @@ FRAME = (48, 64)
 def file(tmp_path_factory):
     """A tiny weights file."""
     path = tmp_path_factory.mktemp("weights") / "tiny weights.safetensors"
-    weights.save(network(), path, weights.Card())
+    weights.save(predictor().network, path, weights.Card())
     return path
 
 
@@ -73,8 +75,8 @@ def refused(run, tmp_path):
 
 def pictures(folder):
     """Name -> gray picture of every PNG in a folder."""
-    read = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir()))
-    return dict(zip((path.name for path in sorted(folder.iterdir())), read, strict=True))
+    paths = sorted(folder.iterdir())
+    return {path.name: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths}
 
 
 # ---------------------------------------------------------------------- sources
@@ -122,7 +124,7 @@ def test_a_folder_of_frames_keeps_their_names_and_their_order_is_by_number(run, 
     maps = np.load(tmp_path / "saliency" / "my frames.npy")
     for saliency, name in zip(maps, ("shot 1", "shot 2", "shot 10"), strict=True):
         seen = pictures(tmp_path / "saliency" / "my frames")[f"{name}.png"]
-        np.testing.assert_array_equal(seen, writers.to_byte(writers.min_max(saliency)))
+        np.testing.assert_array_equal(seen, write.to_byte(write.min_max(saliency)))
 
 
 def test_a_single_image_is_a_clip_of_one_frame(run, tmp_path, file):
@@ -132,9 +134,9 @@ def test_a_single_image_is_a_clip_of_one_frame(run, tmp_path, file):
     assert tree(tmp_path) == ["maps/photo/photo.png", "over/photo.png", "photo.png"]
     assert cv2.imread(str(tmp_path / "over" / "photo.png")).shape == (40, 60, 3)
     model = salema.load(file, "cpu", "fp32")
-    alone = writers.min_max(model.predict(scene(1)[0][None], size="model")[0])
+    alone = write.min_max(model.predict(scene(1)[0][None], size="model")[0])
     seen = pictures(tmp_path / "maps" / "photo")["photo.png"]
-    np.testing.assert_array_equal(seen, writers.to_byte(alone))
+    np.testing.assert_array_equal(seen, write.to_byte(alone))
 
 
 @pytest.mark.parametrize("count", [1, 2, 17])
@@ -179,13 +181,13 @@ def test_the_three_formats_hold_the_same_maps_at_the_size_asked_for(run, tmp_pat
     for form in ("png", "gray", "npy"):
         assert run("predict", "clip.mp4", "--format", form, "--size", size)[0] == 0
     raw = np.load(tmp_path / "saliency" / "clip.npy")
-    gray = np.stack(list(writers.read_gray(tmp_path / "saliency" / "clip.mkv")))
+    gray = np.stack(list(read.maps(tmp_path / "saliency" / "clip.mkv")))
     png = np.stack(list(pictures(tmp_path / "saliency" / "clip").values()))
     assert raw.shape == gray.shape == png.shape == (4, *shape)
     assert raw.dtype == np.float32 and raw.min() > 0 and raw.max() < 1  # as the network has it
     np.testing.assert_allclose(gray, png / 255, atol=0.6 / 255)
     if size == "model":
-        stretched = np.stack([writers.min_max(saliency) for saliency in raw])
+        stretched = np.stack([write.min_max(saliency) for saliency in raw])
         np.testing.assert_allclose(png / 255, stretched, atol=0.6 / 255)
 
 
@@ -256,15 +258,15 @@ def test_a_truncated_video_keeps_what_was_decoded_and_ends_with_status_1(run, tm
 
 def test_an_interruption_ends_with_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
     film(tmp_path / "clip.mp4", ramp(6))
-    true = salema.model.network.SaliencyModel.step
+    true = Predictor.step
 
-    def interrupted(self, frames, state=None):
-        if state is not None:
+    def interrupted(self, frames):
+        if self.state is not None:
             raise KeyboardInterrupt
-        return true(self, frames, state)
+        return true(self, frames)
 
     with monkeypatch.context() as patch:
-        patch.setattr(salema.model.network.SaliencyModel, "step", interrupted)
+        patch.setattr(Predictor, "step", interrupted)
         status, out, err = run("predict", "clip.mp4", "--chunk", "2", "--overlay", "o.mp4",
                                "--out", "maps")  # fmt: skip
     assert status == 130 and out == ""
@@ -299,7 +301,7 @@ def test_maps_of_two_models_are_not_mixed_and_tell_what_both_saw(run, tmp_path, 
         trees.dhf1k(tmp_path / "data", number, 2)
     other = tmp_path / "other" / file.name
     other.parent.mkdir()
-    weights.save(network("ema61", seed=2), other, weights.Card(seen={"DHF1K": ["0001"]}))
+    weights.save(predictor("ema61", seed=2).network, other, weights.Card(seen={"DHF1K": ["0001"]}))
     assert predict(file, 601)[0] == predict(file, 602)[0] == 0
     status, _, err = predict(other, 602)
     assert status == 2 and "holds maps of other weights" in err
@@ -420,13 +422,16 @@ def test_output_below_a_file_gets_one_line(refused, tmp_path):
 def test_no_space_left_on_the_device_gets_one_line(refused, tmp_path, monkeypatch, form):
     film(tmp_path / "a.mp4", ramp(9))
 
-    def full(self, map, frame, name, time=None):
-        self.count += 1
-        if self.count == 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
+    true, count = write.fit, 0
 
-    kind = {"png": writers.PngWriter, "npy": writers.NpyWriter}[form]
-    monkeypatch.setattr(kind, "write", full)
+    def full(*arguments):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return true(*arguments)
+
+    monkeypatch.setattr(write, "fit", full)
     line = refused("predict", "a.mp4", "--format", form, "--overlay", "o.mp4", "--out", "maps")
     assert "No space left on device" in line and "free some space" in line
 
@@ -453,7 +458,7 @@ def test_bad_weights_get_one_line(refused, tmp_path):
     (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>404</html>")
     (tmp_path / "void.pt").write_bytes(b"")
     (tmp_path / "noise.pt").write_bytes(bytes(range(256)) * 9)
-    state = weights.build("static", config=Model(width=0.125)).state_dict()
+    state = salema.build("static", config=Model(width=0.125)).network.state_dict()
     state = {key.removeprefix("layers."): value for key, value in state.items()}
     state["2.weight"] = state["2.weight"][:, :-1]
     torch.save(state, tmp_path / "odd.pt")

@@ -10,12 +10,12 @@ import yaml
 from imports import dependency, reached
 
 from salema import data, params
-from salema.data import index
+from salema.data import manifest
 from salema.files import SalemaError
 from salema.predict import sources as predict
 from salema.score import evaluate
-from salema.train import loop
 from salema.score.maps import Maps
+from salema.train import loop
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -88,7 +88,7 @@ def _val(tiny):
 
 
 def test_the_study_runs_from_images_to_scores(tiny):
-    index.write(tiny.root, tiny)
+    manifest.write(tiny.root, tiny)
     loop.tune(tiny, "static")
     loop.finetune(tiny, "ema30-learned")
     predict.predict_run(tiny, "ema30-learned")
@@ -151,6 +151,6 @@ def test_a_changed_parameter_never_meets_old_weights(tiny):
 def test_a_profile_without_its_data_stops_in_one_line(tiny, tmp_path):
     empty = tiny.model_copy(update={"data": tiny.data.model_copy(update={"root": str(tmp_path)})})
     with pytest.raises(SalemaError, match=r"lacks SALICON.*DHF1K") as error:
-        index.write(empty.root, empty)
+        manifest.write(empty.root, empty)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from data.make_sample.observers import OBSERVERS, blur, points, view, watch
 from data.make_sample.scenes import Scene, render, scene
 from salema.files import SalemaError
 
-HEADER = b"MATLAB 5.0 MAT-file, written by salema sample"  # in place of scipy's, which has a date
+HEADER = b"MATLAB 5.0 MAT-file, written by salema sample"  # instead of SciPy's, which has a date
 SALICON = {"train": 200, "val": 40}
 SALICON_SIZE = (120, 160)
 SALICON_OBSERVERS = 12
@@ -155,7 +155,7 @@ def _shot(
 
 
 def hollywood2(folder: Path, seed: int, scale: float) -> None:
-    """Write Hollywood-2: a folder a shot; frame numbers go on across the shots of a clip."""
+    """Write Hollywood-2: one folder per shot; frame numbers continue across the shots of a clip."""
     for part, (split, clips) in enumerate(HOLLYWOOD.items()):
         for number, (size, shots) in enumerate(clips[: max(1, round(scale * len(clips)))], 1):
             clip = f"actionclip{split.removesuffix('ing')}{number:05d}"
@@ -173,7 +173,7 @@ def hollywood2(folder: Path, seed: int, scale: float) -> None:
 
 
 def ucf_sports(folder: Path, seed: int, scale: float) -> None:
-    """Write UCF-sports: a folder a clip, named with dashes; its frames with underscores."""
+    """Write UCF-sports: one folder per clip, named with dashes; its frames with underscores."""
     for part, (split, clips) in enumerate(UCF.items()):
         for action, number, size, frames in clips[: max(1, round(scale * len(clips)))]:
             names = [f"{action}_{number:03d}_{frame + 1:03d}" for frame in range(frames)]

@@ -1,14 +1,16 @@
-"""A data set's name -> its clips."""
+"""The name of a data set -> its clips."""
 
 from pathlib import Path
 
 from salema.data.clip import Clip
-from salema.data.hevc33 import hevc33
 from salema.data.images import nusscene, osie, salicon
 from salema.data.listing import Search
-from salema.data.sets import NUMBERS, SOURCES, splits_of
-from salema.data.videos import dhf1k, other, parted
+from salema.data.sets import SETS, splits_of
+from salema.data.videos import dhf1k, hevc33, other, parted
 from salema.files import SalemaError
+
+LOADERS = {"SALICON": salicon, "OSIE": osie, "NUSScene": nusscene, "DHF1K": dhf1k}
+LOADERS |= {"Hollywood-2": parted, "UCF-sports": parted, "HEVC33": hevc33, "other": other}
 
 
 def load(
@@ -26,18 +28,19 @@ def load(
         split: "train", "val" or "test"; None for all.
         videos: The numbers of the clips, where the set numbers them; None for all.
         ground_truth: Whether clips without any are left out. The test parts of SALICON
-            and DHF1K have none and always come; prediction needs none.
+            and DHF1K have none and are always included; prediction needs none.
 
     Raises:
         SalemaError: There is no such set, split, folder or clip, or a table of fixations
-            is broken. Single broken items are left out; `find` tells which.
+            is broken. Single broken items are left out; `find` reports which.
     """
     search = find(root, dataset, split, videos, ground_truth)
     if not search.clips:
-        asked = " ".join([dataset, *([split] if split else [])])
-        numbers = f" numbered {videos.start}-{videos.stop - 1}" if videos is not None else ""
-        reason = str(search.problems[0]) if search.problems else "see `salema index --check`"
-        raise SalemaError(f"no clip of {asked}{numbers} in {root} ({reason})")
+        asked = f"{dataset} {split}" if split else dataset
+        if videos is not None:
+            asked += f" numbered {videos.start}-{videos.stop - 1}"
+        reason = next(map(str, search.problems), "see `salema index --check`")
+        raise SalemaError(f"no clip of {asked} in {root} ({reason})")
     return search.clips
 
 
@@ -48,29 +51,11 @@ def find(
     videos: range | None = None,
     ground_truth: bool = True,
 ) -> Search:
-    """`load` with the problems beside the clips; finding no clip is no error.
-
-    Raises:
-        SalemaError: As `load`.
-    """
+    """`load` with the problems next to the clips; finding no clip is no error."""
     search = Search(Path(root), dataset, splits_of(dataset, split), videos, ground_truth)
-    if videos is not None and dataset not in NUMBERS and dataset != "other":
+    if videos is not None and not SETS[dataset].numbered:
         raise SalemaError(f"clips of {dataset} have no numbers (leave out the range)")
     if not search.folder.is_dir():
-        raise SalemaError(f"no data set {dataset} in the folder {root} ({SOURCES[dataset]})")
-    match dataset:
-        case "SALICON":
-            salicon(search)
-        case "DHF1K":
-            dhf1k(search)
-        case "Hollywood-2" | "UCF-sports":
-            parted(search)
-        case "OSIE":
-            osie(search)
-        case "NUSScene":
-            nusscene(search)
-        case "HEVC33":
-            hevc33(search)
-        case "other":
-            other(search)
+        raise SalemaError(f"no data set {dataset} in {root} ({SETS[dataset].source})")
+    LOADERS[dataset](search)
     return search

@@ -5,50 +5,40 @@ from pathlib import Path
 
 import numpy as np
 
-from salema.data.clip import Clip, Files
+from salema.data.clip import Files
 from salema.data.gaze import load_mat
-from salema.data.listing import PICTURES, Search, files_in, numbered, some
-from salema.data.sets import NUMBERS
+from salema.data.listing import PICTURES, Search, files_in, numbered
 from salema.files import SalemaError
 
 
 def salicon(search: Search) -> None:
     """`{images,maps,fixations}/{train,val,test}/`, or each of the three flat.
 
-    In a flat folder the file names tell the split: `COCO_train2014_000000000009.jpg`.
+    In a flat folder the file names give the split: `COCO_train2014_000000000009.jpg`.
     """
-    folder = search.folder
     for split in search.splits:
-        images_in, images = _part(folder / "images", split, PICTURES)
-        maps_in, maps = _part(folder / "maps", split, PICTURES)
-        points_in, points = _part(folder / "fixations", split, (".mat", *PICTURES))
+        images_in, images = _part(search.folder / "images", split, PICTURES)
+        maps_in, maps = _part(search.folder / "maps", split, PICTURES)
+        points_in, points = _part(search.folder / "fixations", split, (".mat", *PICTURES))
+        bare = split in search.facts.unannotated
         for kind, what, files in [(maps_in, "map", maps), (points_in, "fixation file", points)]:
-            if extra := [stem for stem in files if stem not in images]:
-                search.report(split, kind, f"{some(extra, what)} without an image, left out")
-            lacking = [stem for stem in images if stem not in files]
-            if lacking and split != "test":
-                skipped = "skipped" if what == "map" and search.ground_truth else "not scored"
-                search.report(split, kind, f"{some(lacking, 'image')} without a {what}, {skipped}")
+            extra = [stem for stem in files if stem not in images]
+            search.report_some(split, kind, extra, what, "without an image, left out")
+            lacking = [stem for stem in images if stem not in files and not bare]
+            skipped = "skipped" if what == "map" and search.ground_truth else "not scored"
+            search.report_some(split, kind, lacking, "image", f"without a {what}, {skipped}")
         for stem, name in images.items():
-            if split == "test" or stem in maps or not search.ground_truth:
-                search.clips.append(
-                    Clip(
-                        name=stem,
-                        dataset="SALICON",
-                        split=split,
-                        frame_names=(stem,),
-                        images=Files(images_in, (name,)),
-                        map_files=Files(maps_in, (maps[stem],)) if stem in maps else None,
-                        fixation_files=(
-                            Files(points_in, (points[stem],)) if stem in points else None
-                        ),
-                        has_observers=points.get(stem, "").endswith(".mat"),
-                    )
-                )
+            if bare or stem in maps or not search.ground_truth:
+                truth = {"has_observers": points.get(stem, "").endswith(".mat")}
+                if stem in maps:
+                    truth["map_files"] = Files(maps_in, (maps[stem],))
+                if stem in points:
+                    truth["fixation_files"] = Files(points_in, (points[stem],))
+                search.add(stem, split, [stem], Files(images_in, (name,)), **truth)
 
 
 def _part(folder: Path, split: str, suffixes: Collection[str]) -> tuple[Path, dict[str, str]]:
-    """Where the files of a split lie, and stem -> name."""
+    """The folder that holds the files of a split, and stem -> name."""
     if (folder / split).is_dir():
         return folder / split, files_in(folder / split, suffixes)
     files = files_in(folder, suffixes)
@@ -112,27 +102,14 @@ def _add(search: Search, table: Path, points: dict[str, np.ndarray]) -> None:
     folder = search.folder / "data" / "stimuli"
     images = numbered(files_in(folder, PICTURES))
     for split in search.splits:
-        numbers = NUMBERS[search.dataset][split]
-        here = {number: images[number] for number in images if number in numbers}
-        lacking = [name for name in here.values() if not len(points.get(Path(name).stem, ()))]
-        if lacking:
-            skipped = ", skipped" if search.ground_truth else ""
-            search.report(split, table, f"{some(lacking, 'image')} without fixations{skipped}")
-        stems = {Path(name).stem for name in here.values()}
-        extra = [s for s in points if s.isdecimal() and int(s) in numbers and s not in stems]
-        if extra:
-            search.report(split, table, f"{some(extra, 'row')} without an image, left out")
-        for number, name in here.items():
-            if search.wants(number) and not (search.ground_truth and name in lacking):
-                stem = Path(name).stem
-                search.clips.append(
-                    Clip(
-                        name=stem,
-                        dataset=search.dataset,
-                        split=split,
-                        frame_names=(stem,),
-                        images=Files(folder, (name,)),
-                        points=points.get(stem, np.empty((0, 5))),
-                        has_observers=True,
-                    )
-                )
+        numbers = search.facts.numbers[split]
+        here = {Path(images[n]).stem: n for n in images if n in numbers}
+        lacking = [images[n] for stem, n in here.items() if not len(points.get(stem, ()))]
+        skipped = ", skipped" if search.ground_truth else ""
+        search.report_some(split, table, lacking, "image", f"without fixations{skipped}")
+        extra = [s for s in points if s.isdecimal() and int(s) in numbers and s not in here]
+        search.report_some(split, table, extra, "row", "without an image, left out")
+        for stem, number in here.items():
+            if search.wants(number) and not (search.ground_truth and images[number] in lacking):
+                image, mine = Files(folder, (images[number],)), points.get(stem, np.empty((0, 5)))
+                search.add(stem, split, [stem], image, points=mine, has_observers=True)

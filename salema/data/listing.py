@@ -1,24 +1,23 @@
-"""What lies in a folder: pictures by number or by name, and what is wrong with them."""
+"""What a folder holds: pictures by number or by name, and what is wrong with them."""
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import intern
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from salema.data.clip import Clip, by_number
+from salema.data.clip import Clip, Images
+from salema.data.sets import SETS, DataSet
+from salema.media.image import natural
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
 
 
 class Problem(NamedTuple):
-    """Something wrong with the data, and where.
-
-    `file` is relative to the root that holds the data sets.
-    """
+    """Something wrong with the data; `file` is relative to the root that holds the data sets."""
 
     dataset: str
     split: str
@@ -32,48 +31,57 @@ class Problem(NamedTuple):
 
 @dataclass
 class Search:
-    """What a loader is asked for, and what it gathers.
+    """What a loader is asked for, and what it gathers."""
 
-    Attributes:
-        root: Holds the data sets.
-        dataset: The set asked for.
-        splits: The splits asked for.
-        videos: The numbers asked for; None for all.
-        ground_truth: Whether a clip without any is left out (where the set has one).
-        clips: The clips that can be used.
-        problems: One for everything else.
-        tables: Files that belong to all clips together.
-    """
-
-    root: Path
+    root: Path  # the folder that holds the data sets
     dataset: str
     splits: tuple[str, ...]
-    videos: range | None = None
-    ground_truth: bool = True
-    clips: list[Clip] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    tables: list[Path] = field(default_factory=list)
+    videos: range | None = None  # the numbers asked for; None for all
+    ground_truth: bool = True  # whether a clip without any is left out, where the set has it
+    clips: list[Clip] = field(default_factory=list)  # the clips that can be used
+    problems: list[Problem] = field(default_factory=list)  # one for everything else
+    tables: list[Path] = field(default_factory=list)  # files that belong to all clips together
 
     @property
     def folder(self) -> Path:
         """`<root>/<set>`."""
         return self.root / self.dataset
 
-    def wants(self, number: int) -> bool:
-        """Whether a clip of this number was asked for."""
+    @property
+    def facts(self) -> DataSet:
+        """The row of the set."""
+        return SETS[self.dataset]
+
+    def wants(self, number: int | None) -> bool:
+        """Whether a clip of this number (None: without one) was asked for."""
         return self.videos is None or number in self.videos
 
+    def add(
+        self, name: str, split: str, frames: Iterable[str], images: Images, **more: Any
+    ) -> None:
+        """Add a clip; `frames` are the names of its frames, `more` the other fields of `Clip`."""
+        self.clips.append(Clip(name, self.dataset, split, tuple(frames), images, **more))
+
     def report(self, split: str, path: Path, reason: str) -> None:
-        """Notes a problem of `path`, which lies under the root."""
+        """Add a problem of `path`, which lies under the root."""
         file = path.relative_to(self.root).as_posix()
         self.problems.append(Problem(self.dataset, split, file, reason))
 
+    def report_some(
+        self, split: str, path: Path, names: Sequence[str | int], what: str, fault: str
+    ) -> None:
+        """Add one problem for all `names`, if there are any: "2 maps (0599, 0600) <fault>"."""
+        if names:
+            shown = ", ".join(map(str, names[:3])) + (", ..." if len(names) > 3 else "")
+            plural = "" if len(names) == 1 else "s"
+            self.report(split, path, f"{len(names)} {what}{plural} ({shown}) {fault}")
+
 
 def files_in(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
-    """Stem -> name of the files right in `folder`, numbers in order; {} without the folder.
+    """Stem -> name of the files right in `folder`, in natural order; {} without the folder.
 
-    Hidden files and folders are no files of the data set: `fixation/` holds a folder
-    `maps/`, and some systems leave `.DS_Store` or `._0001.png`.
+    Hidden files and folders are left out: `fixation/` holds a folder `maps/`, and some
+    systems leave `.DS_Store` or `._0001.png`.
     """
     if not folder.is_dir():
         return {}
@@ -85,7 +93,7 @@ def files_in(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
             and entry.name[0] != "."
             and entry.is_file()
         ]
-    return {intern(os.path.splitext(name)[0]): name for name in sorted(names, key=by_number)}
+    return {intern(os.path.splitext(name)[0]): name for name in sorted(names, key=natural)}
 
 
 def numbered(files: dict[str, str]) -> dict[int, str]:
@@ -98,15 +106,8 @@ def numbered(files: dict[str, str]) -> dict[int, str]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders right in `folder`, "2" before "10"; [] without the folder."""
+    """The folders right in `folder`, in natural order; [] without the folder."""
     if not folder.is_dir():
         return []
     shown = [path for path in folder.iterdir() if path.name[0] != "." and path.is_dir()]
-    return sorted(shown, key=lambda path: by_number(path.name))
-
-
-def some(names: Iterable[object], what: str) -> str:
-    """A count with the first three, e.g. "2 maps (0599, 0600)"."""
-    names = [str(name) for name in names]
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({shown})"
+    return sorted(shown, key=natural)

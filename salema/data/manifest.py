@@ -1,20 +1,63 @@
-"""What of the data sets is here: a manifest, the problems, a table to read."""
+"""What of the data sets is here: a manifest, the problems, and whether the study can run on it."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from salema.data.catalogue import find
-from salema.data.clip import Clip, probe
+from salema.data.clip import Clip
 from salema.data.listing import Problem, Search
-from salema.data.sets import DATASETS, EXPECTED, SOURCES, SPLITS, UNANNOTATED, splits_of
-from salema.files import SalemaError
+from salema.data.sets import DATASETS, SETS, SPLITS, splits_of
+from salema.data.videos import probe
+from salema.files import SalemaError, atomic
+from salema.params import Params
+
+
+def wanted(params: Params) -> dict[str, list[str]]:
+    """Set -> the splits that the profile reads."""
+    needs = {name: ["train", "val"] for name in [*params.data.tune, *params.data.finetune]}
+    for name, split in params.data.evaluate.items():
+        needs[name] = list(dict.fromkeys([*needs.get(name, []), split]))
+    return needs
+
+
+def write(root: Path, params: Params) -> Path:
+    """Write `runs/<profile>/manifest.json`: names, frames, bytes; no absolute path.
+
+    Raises:
+        SalemaError: The study cannot run on these data; the first reason.
+    """
+    needs = wanted(params)
+    missing = [f"{name} ({SETS[name].source})" for name in needs if not (root / name).is_dir()]
+    if missing:
+        raise SalemaError(
+            f"profile {params.profile}: the folder {root} lacks {', '.join(missing)}; nothing is "
+            "trained (put them there, or set data.root or SALEMA_DATA to where they are)"
+        )
+    manifest, _ = scan(root, needs)
+    for reason in obstacles(manifest):
+        raise SalemaError(f"profile {params.profile} cannot run in {root}: {reason} (--check)")
+    path = params.run_folder("manifest.json")
+    with atomic(path) as part:
+        part.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def check(root: Path, params: Params) -> int:
+    """Print the table of what is there; returns 1 if the study cannot run, else 0."""
+    manifest, problems = scan(root, wanted(params), deep=True)
+    print(table(manifest, problems))
+    reasons = obstacles(manifest)
+    for reason in reasons:
+        print(f"the study cannot run: {reason}")
+    return 1 if reasons else 0
 
 
 def scan(
     root: str | Path, wanted: Mapping[str, Sequence[str]], deep: bool = False
 ) -> tuple[dict, list[Problem]]:
-    """Lists data sets without opening pictures: names, numbers of frames, bytes.
+    """List data sets without opening pictures: names, numbers of frames, bytes.
 
     Args:
         root: The folder that holds the data sets.
@@ -26,24 +69,18 @@ def scan(
         `{"sets": {set: {"files": {path: bytes}, "splits": {split: {"expected",
         "dropped_fixations", "clips": {name: {"frames", "annotated", "bytes"}}}}}}}`,
         and the problems.
-
-    Raises:
-        SalemaError: There is no such data set or split.
     """
     sets: dict[str, dict] = {}
     problems: dict[tuple[str, str], Problem] = {}
     for dataset in sorted(wanted, key=lambda name: (*DATASETS, name).index(name)):
         here = sets[dataset] = {"files": {}, "splits": {}}
         for split in sorted(wanted[dataset], key=lambda name: (*SPLITS, name).index(name)):
-            search, clips = _search(Path(root), dataset, split), {}
-            for clip in search.clips:
-                clips[clip.name] = _measure(search, clip, deep)
-            for table in search.tables:
-                if table.is_file():
-                    name = table.relative_to(search.root).as_posix()
-                    here["files"][name] = table.stat().st_size
+            search = _search(Path(root), dataset, split)
+            clips = {clip.name: _measure(search, clip, deep) for clip in search.clips}
+            for path in filter(Path.is_file, search.tables):
+                here["files"][path.relative_to(search.root).as_posix()] = path.stat().st_size
             here["splits"][split] = {
-                "expected": EXPECTED.get(dataset, {}).get(split),
+                "expected": SETS[dataset].expected(split),
                 "dropped_fixations": _dropped(search),
                 "clips": clips,
             }
@@ -56,7 +93,7 @@ def _search(root: Path, dataset: str, split: str) -> Search:
     """`find`, with a missing set or a broken table as the only problem."""
     empty = Search(root, dataset, splits_of(dataset, split))
     if not empty.folder.is_dir():
-        empty.report(split, empty.folder, f"missing ({SOURCES[dataset]})")
+        empty.report(split, empty.folder, f"missing ({SETS[dataset].source})")
         return empty
     try:
         return find(root, dataset, split)
@@ -71,8 +108,7 @@ def _dropped(search: Search) -> int:
         try:
             count += clip.dropped
         except SalemaError as error:
-            first = next(clip.files())
-            search.report(clip.split, first, str(error).split(":")[0])
+            search.report(clip.split, next(clip.files()), str(error).split(":")[0])
     return count
 
 
@@ -86,28 +122,26 @@ def _measure(search: Search, clip: Clip, deep: bool) -> dict[str, int]:
             search.report(clip.split, path, "empty file")
     if deep and isinstance(clip.images, Path) and clip.points is None:
         try:
-            count = probe(clip.images)[0]
-            if count != clip.n_frames:
-                search.report(
-                    clip.split, clip.images, f"{count} frames, ground truth has {clip.n_frames}"
-                )
+            if (count := probe(clip.images)[0]) != clip.n_frames:
+                reason = f"{count} frames, ground truth has {clip.n_frames}"
+                search.report(clip.split, clip.images, reason)
         except SalemaError as error:
             search.report(clip.split, clip.images, str(error).split(":")[0])
     return {"frames": clip.n_frames, "annotated": clip.annotated, "bytes": total}
 
 
-def stumbles(manifest: dict) -> list[str]:
+def obstacles(manifest: dict) -> list[str]:
     """Why the study cannot run on these data, a line each; [] if it can.
 
-    A split without a clip stops it, and so does one without any ground truth that
-    should have some. Incomplete sets do not: the results count what they used.
+    A split without a clip is one, and so is a split without any ground truth that should
+    have some. Incomplete sets are none: the results count what they used.
     """
     reasons = []
     for dataset, entry in manifest["sets"].items():
         for split, part in entry["splits"].items():
             if not part["clips"]:
                 reasons.append(f"{dataset} {split}: no clip can be used")
-            elif (dataset, split) not in UNANNOTATED and not _total(part, "annotated"):
+            elif split not in SETS[dataset].unannotated and not _total(part, "annotated"):
                 reasons.append(f"{dataset} {split}: no ground truth")
     return reasons
 
@@ -121,20 +155,15 @@ def table(manifest: dict, problems: Sequence[Problem], most: int = 20) -> str:
     rows = [("set", "split", "clips", "expected", "frames", "annotated", "dropped", "problems")]
     for dataset, entry in manifest["sets"].items():
         for split, part in entry["splits"].items():
-            mine = [p for p in problems if (p.dataset, p.split) == (dataset, split)]
+            mine = sum((problem.dataset, problem.split) == (dataset, split) for problem in problems)
             expected = "-" if part["expected"] is None else part["expected"]
-            totals = (_total(part, "frames"), _total(part, "annotated"))
-            dropped = part["dropped_fixations"]
-            cells = (len(part["clips"]), expected, *totals, dropped, len(mine))
-            rows.append((dataset, split, *map(str, cells)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if index < 2 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+            totals = (_total(part, "frames"), _total(part, "annotated"), part["dropped_fixations"])
+            rows.append((dataset, split, *map(str, (len(part["clips"]), expected, *totals, mine))))
+    columns = []
+    for index, column in enumerate(zip(*rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([f"{cell:{'<' if index < 2 else '>'}{width}}" for cell in column])
+    lines = ["  ".join(row) for row in zip(*columns, strict=True)]
     lines += [str(problem) for problem in problems[:most]]
     if len(problems) > most:
         lines.append(f"... and {len(problems) - most} problems more")

@@ -1,21 +1,15 @@
-"""Video sets with one picture a frame of ground truth: DHF1K, Hollywood-2, UCF-sports, other."""
+"""Video sets: DHF1K, Hollywood-2, UCF-sports, other (a file per frame) and HEVC33 (a table)."""
 
 from pathlib import Path
 from sys import intern
-from typing import NamedTuple
 
-from salema.data.clip import Clip, Files, probe
-from salema.data.listing import (
-    PICTURES,
-    VIDEOS,
-    Search,
-    files_in,
-    folders_in,
-    numbered,
-    some,
-)
-from salema.data.sets import NUMBERS, PARTS, UNANNOTATED
+import numpy as np
+
+from salema.data.clip import Files
+from salema.data.gaze import Size
+from salema.data.listing import PICTURES, VIDEOS, Search, files_in, folders_in, numbered
 from salema.files import SalemaError
+from salema.media.image import natural
 
 
 def dhf1k(search: Search) -> None:
@@ -29,17 +23,18 @@ def dhf1k(search: Search) -> None:
     annotations = _by_number(folder / "annotation")
     extracted = _by_number(folder / "frames")
     for split in search.splits:
-        for number in NUMBERS["DHF1K"][split]:
-            if not search.wants(number):
-                continue
+        for number in filter(search.wants, search.facts.numbers[split]):
             truth = annotations.get(number, folder / "annotation" / f"{number:04d}")
             images = truth / "images"
+            images = images if images.is_dir() else extracted.get(number, images)
             if number in videos:
                 images = folder / "video" / videos[number]
-            elif not images.is_dir() and number in extracted:
-                images = extracted[number]
             if images.exists() or truth.exists():
-                add(search, f"{number:04d}", split, images, Truth.of(truth), fps=30.0)
+                _add(search, f"{number:04d}", split, images, truth, fps=30.0)
+
+
+def _by_number(folder: Path) -> dict[int, Path]:
+    return {int(path.name): path for path in folders_in(folder) if path.name.isdecimal()}
 
 
 def parted(search: Search) -> None:
@@ -48,81 +43,66 @@ def parted(search: Search) -> None:
     A shot keeps the frame numbers of its film: they need not start at 1.
     """
     for split in search.splits:
-        for shot in folders_in(search.folder / PARTS[split]):
+        for shot in folders_in(search.folder / search.facts.parts[split]):
             part = "train" if split == "train" else "test"
-            add(search, shot.name, part, shot / "images", Truth.of(shot))
+            _add(search, shot.name, part, shot / "images", shot)
 
 
 def other(search: Search) -> None:
     """Numbered folders of numbered frames, without ground truth."""
-    for folder in folders_in(search.root / "other"):
-        number = int(folder.name) if folder.name.isdecimal() else None
-        if search.videos is None or number in search.videos:
-            add(search, folder.name, "test", folder, Truth(folder, {}, {}))
+    for folder in folders_in(search.folder):
+        if search.wants(int(folder.name) if folder.name.isdecimal() else None):
+            _add(search, folder.name, "test", folder, None)
 
 
-def _by_number(folder: Path) -> dict[int, Path]:
-    return {int(path.name): path for path in folders_in(folder) if path.name.isdecimal()}
-
-
-class Truth(NamedTuple):
-    """The ground truth beside a clip: number of the frame -> name of the file."""
-
-    folder: Path
-    maps: dict[int, str]
-    fixations: dict[int, str]
-
-    @classmethod
-    def of(cls, folder: Path) -> "Truth":
-        """`maps/` and `fixation/`, whose fixations are PNG or, in `fixation/maps/`, MATLAB."""
-        matlab = numbered(files_in(folder / "fixation" / "maps", (".mat",)))
-        points = {number: f"maps/{name}" for number, name in matlab.items()}
-        points |= numbered(files_in(folder / "fixation", PICTURES))
-        return cls(folder, numbered(files_in(folder / "maps", PICTURES)), points)
-
-
-def add(
-    search: Search, name: str, split: str, images: Path, truth: Truth, fps: float | None = None
+def _add(
+    search: Search,
+    name: str,
+    split: str,
+    images: Path,
+    truth: Path | None,
+    fps: float | None = None,
 ) -> None:
-    """Joins frames and ground truth by their numbers into one clip, or reports why not.
+    """Join the frames of a folder or a video file and the ground truth in `truth` into one clip.
 
-    A frame without a map stays in the clip, for the memory's sake, and has none; a map
-    without a frame is left out.
-
-    Args:
-        search: Takes the clip and the problems.
-        name: Of the clip.
-        split: Of the clip.
-        images: A folder of pictures or a video file.
-        truth: What lies beside it.
-        fps: Frames per second, if the set tells.
+    They are joined by their numbers. A frame without a map stays in the clip, for the memory's
+    sake, and has none; a map without a frame is left out.
     """
-    maps, fixations = truth.maps, truth.fixations
+    maps, fixations = _truth(truth) if truth else ({}, {})
     annotated = sorted(maps.keys() | fixations.keys())
-    if not annotated and (search.dataset, split) not in UNANNOTATED:
+    if not annotated and split not in search.facts.unannotated:
         skipped = ", clip skipped" if search.ground_truth else ""
-        search.report(split, truth.folder, f"no ground truth{skipped}")
+        search.report(split, truth, f"no ground truth{skipped}")
         if search.ground_truth:
             return
     frames = _frames(search, split, images, annotated)
     if not frames:
         search.report(split, images, "no frames, clip skipped")
         return
-    if annotated:
-        _compare(search, split, images, truth, frames)
+    aligned = {}
+    for field, kind, what, files in [
+        ("map_files", "maps", "map", maps),
+        ("fixation_files", "fixation", "fixation map", fixations),
+    ]:
+        if files:
+            aligned[field] = Files(truth / kind, tuple(map(files.get, frames)))
+        if annotated:
+            extra = [Path(files[n]).stem for n in sorted(files.keys() - frames.keys())]
+            search.report_some(split, truth / kind, extra, what, "without a frame, left out")
+            lacking = sorted(frames.keys() - files.keys())
+            search.report_some(split, images, lacking, "frame", f"without a {what}, not scored")
     names = [maps.get(n) or fixations.get(n) or frames[n] or f"{n:04d}.png" for n in frames]
-    search.clips.append(
-        Clip(
-            name=name,
-            dataset=search.dataset,
-            split=split,
-            frame_names=tuple(intern(Path(name).stem) for name in names),
-            images=images if images.is_file() else Files(images, tuple(frames.values())),
-            map_files=_aligned(truth.folder / "maps", maps, frames),
-            fixation_files=_aligned(truth.folder / "fixation", fixations, frames),
-            fps=fps,
-        )
-    )
+    stems = [intern(Path(name).stem) for name in names]
+    source = images if images.is_file() else Files(images, tuple(frames.values()))
+    search.add(name, split, stems, source, fps=fps, **aligned)
+
+
+def _truth(folder: Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Number -> file in `maps/`, and in `fixation/`: PNG or, in `fixation/maps/`, MATLAB."""
+    matlab = numbered(files_in(folder / "fixation" / "maps", (".mat",)))
+    fixations = {number: f"maps/{name}" for number, name in matlab.items()}
+    fixations |= numbered(files_in(folder / "fixation", PICTURES))
+    return numbered(files_in(folder / "maps", PICTURES)), fixations
 
 
 def _frames(
@@ -130,7 +110,7 @@ def _frames(
 ) -> dict[int, str | None]:
     """Number -> picture, in order; frame k (from 0) of a video file is number k + 1.
 
-    The ground truth tells how long a video is; without it the packets are counted.
+    The ground truth gives the length of a video; without it the packets are counted.
     """
     if images.is_file():
         try:
@@ -141,24 +121,96 @@ def _frames(
         return dict.fromkeys(range(1, last + 1))
     files = files_in(images, PICTURES)
     pictures = numbered(files)
-    if odd := sorted(set(files.values()) - set(pictures.values())):
-        search.report(split, images, f"{some(odd, 'file')} without a number of its own, left out")
+    odd = sorted(set(files.values()) - set(pictures.values()))
+    search.report_some(split, images, odd, "file", "without a number of its own, left out")
     return pictures
 
 
-def _aligned(folder: Path, files: dict[int, str], frames: dict[int, str | None]) -> Files | None:
-    return Files(folder, tuple(files.get(number) for number in frames)) if files else None
+def hevc33(search: Search) -> None:
+    """`videos/*.avi` and one table of everybody's fixations, `video_database.mat`.
+
+    There is one clip per name of the table; a file may write the name with spaces.
+    """
+    folder = search.folder / "videos"
+    table = search.folder / "video_database.mat"
+    search.tables.append(table)
+    names, rows = read_table(table)
+    whole = np.isfinite(rows).all(axis=1)
+    if broken := int((~whole).sum()):
+        search.report(search.splits[0], table, f"{broken} of {len(rows)} rows incomplete, left out")
+    rows = rows[whole]
+    videos = {stem.replace(" ", ""): name for stem, name in files_in(folder, VIDEOS).items()}
+    for index, name in sorted(enumerate(names, 1), key=lambda item: natural(item[1])):
+        split = search.facts.split_of(name)
+        if split not in search.splits:
+            continue
+        path = folder / videos.get(name, f"{name}.avi")
+        mine = rows[rows[:, 1] == index]
+        if name not in videos:
+            search.report(split, path, "no such video, its fixations left out")
+        elif not len(mine) and search.ground_truth:
+            search.report(split, path, "no fixations, clip skipped")
+        else:
+            _add_from_table(search, name, split, path, mine)
+    for name in sorted(videos.keys() - set(names), key=natural):
+        if (split := search.facts.split_of(name)) in search.splits:
+            search.report(split, folder / videos[name], "not in the table, skipped")
 
 
-def _compare(
-    search: Search, split: str, images: Path, truth: Truth, frames: dict[int, str | None]
-) -> None:
-    """Reports maps and fixations without a frame, and frames without a map or fixations."""
-    parts = [("maps", "map", truth.maps), ("fixation", "fixation map", truth.fixations)]
-    for kind, what, files in parts:
-        if extra := [Path(files[n]).stem for n in sorted(files.keys() - frames.keys())]:
-            reason = f"{some(extra, what)} without a frame, left out"
-            search.report(split, truth.folder / kind, reason)
-        if lacking := sorted(frames.keys() - files.keys()):
-            reason = f"{some(lacking, 'frame')} without a {what}, not scored"
-            search.report(split, images, reason)
+def _add_from_table(search: Search, name: str, split: str, path: Path, rows: np.ndarray) -> None:
+    """A fixation covers frames floor(start * fps) .. ceil(end * fps) - 1 of its clip, from 0."""
+    try:
+        count, fps, size = probe(path)
+        if fps is None:
+            raise SalemaError("no frame rate: the fixations cannot be placed")
+    except SalemaError as error:
+        search.report(split, path, f"{str(error).split(':')[0]}, clip skipped")
+        return
+    # Milliseconds times fps first: 0.28 * 25 is above 7, and would cover a frame too many.
+    begin = np.floor(rows[:, 2] * fps / 1000)
+    end = np.ceil((rows[:, 2] + rows[:, 3]) * fps / 1000)
+    points = np.column_stack([rows[:, 4], rows[:, 5], rows[:, 0] - 1, begin, end])
+    names = [f"{index:05d}" for index in range(count)]
+    more = {"points": points, "has_observers": True, "probed": size}
+    search.add(name, split, names, path, fps=fps, **more)
+
+
+def read_table(path: Path) -> tuple[list[str], np.ndarray]:
+    """Names of the videos, and rows (N, 6): subject, video (both from 1), ms, ms, x, y."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise SalemaError(f"{path.name} needs h5py (pip install 'salema[data]')") from error
+    try:
+        with h5py.File(path) as file:
+            top = file["video_database"]
+            rows = top["fixdata"][()].T  # MATLAB writes columns first
+            names = [
+                "".join(map(chr, file[reference][()].ravel())).replace(" ", "")
+                for reference in top["video_names_list"][()].ravel()
+            ]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise SalemaError(f"no HEVC33 fixations in {path} (copy it again)") from error
+    if rows.ndim != 2 or rows.shape[1] != 6:
+        raise SalemaError(f"no HEVC33 fixations in {path} (expected rows of 6, copy it again)")
+    return names, rows.astype(float)
+
+
+def probe(path: Path) -> tuple[int, float | None, Size]:
+    """Frames, frames per second and (H, W) of a video file.
+
+    The packets are counted without decoding: this is quick, and needs no header to be right.
+    """
+    import av
+
+    try:
+        with av.open(f"file:{path}") as container:
+            stream = container.streams.video[0]
+            count = sum(packet.size > 0 for packet in container.demux(stream))
+            rate = stream.average_rate or stream.guessed_rate
+            size = (stream.codec_context.height, stream.codec_context.width)
+    except (av.error.FFmpegError, IndexError, OSError) as error:
+        raise SalemaError(f"not a video: {path} (copy it again)") from error
+    if not count or not all(size):
+        raise SalemaError(f"not a video: {path} (no frames in it)")
+    return count, float(rate) if rate else None, size

@@ -3,6 +3,8 @@
 Read in this order:
 
     threads     work ahead and behind, bounded
+    image       the one reader of pictures
     read        video, folder, picture, camera -> frames
-    write       maps -> PNG, gray video, array, overlay
+    write       maps -> PNG, gray video, array
+    overlay     colors over the frames, mp4, sound
 """

@@ -1,8 +1,8 @@
 """Frames in: a video file, a folder of frames, one image, a camera.
 
 Reading is sequential: it never seeks, and the number of frames that a header promises
-is only a hint for a progress bar. Interlaced fields are left woven and pixels that are
-not square are left as stored: frame and ground truth keep one grid.
+is only a hint for a progress bar. Interlaced fields stay woven and pixels that are not
+square stay as stored, so that frame and ground truth share one grid.
 """
 
 import re
@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 
 from salema.files import SalemaError
+from salema.media.image import IMAGES, fit, natural, over_black, quiet, read_image
 
-# What OpenCV reads as one picture; every other file goes to FFmpeg, GIF too.
-IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
-IMAGES |= {".jp2", ".pgm", ".ppm", ".pbm", ".pnm"}
-FALLBACK_FPS = 25.0  # of a video or a camera that does not tell
+FALLBACK_FPS = 25.0  # of a source that does not report its own
+Picture = tuple[np.ndarray, str | None, float | None]  # the image, its name, its time
+Turn = tuple[int, int, int, int]  # a, b, c, d of `_display_matrix`
 
 
 @dataclass(frozen=True)
@@ -41,131 +41,64 @@ class Frame:
 
 
 @dataclass
-class Frames:
-    """One source of frames; iterating gives uint8 (H, W, 3) RGB, all of one size.
+class Source:
+    """One source of frames. Iterating gives each `Frame`, all of one size.
 
-    Files may be iterated more than once, always from the first frame; a camera once.
+    Files may be iterated more than once, always from the first frame; a camera only once.
 
     Attributes:
         name: The file's name without its suffix, the folder's name, or "camera0".
         size: (H, W) of every frame, after rotation. A later frame of another size is
             resized to it.
+        decode: Gives the pictures with their names (None: numbers) and times, and sets
+            `stopped`.
         fps: Frames per second, on average; None for images.
         hint: The number of frames that the header promises, which may be wrong.
-        names: The stem of each frame's file; None for a video.
-        times: Seconds since the start of the source, one for each frame so far, rising;
-            filled while iterating. Empty for images.
         stopped: After iterating, None or one clause on what is missing and how many
             frames there were, e.g. "broken packet after 57 frames".
     """
 
     name: str
     size: tuple[int, int]
-    read: Callable[["Frames"], Iterator[np.ndarray]] = field(repr=False)
+    decode: Callable[["Source"], Iterator[Picture]] = field(repr=False)
     fps: float | None = None
     hint: int | None = None
-    names: tuple[str, ...] | None = None
-    times: list[float] = field(default_factory=list, repr=False)
     stopped: str | None = None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Frames from the first on; `times` and `stopped` start anew."""
-        self.times, self.stopped = [], None
-        for frame in self.read(self):
-            if frame.shape[:2] != self.size:
-                frame = cv2.resize(frame, self.size[::-1], interpolation=cv2.INTER_AREA)
-            yield np.ascontiguousarray(frame)
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames from the first on."""
+        self.stopped = None
+        for number, (image, name, moment) in enumerate(self.decode(self), 1):
+            image = np.ascontiguousarray(fit(image, self.size))
+            yield Frame(image, name or f"{number:05d}", moment)
 
 
-def open(source: str | Path | int) -> Frames:
-    """The frames of a video file, a folder of images, an image, or a camera.
-
-    Args:
-        source: A path, or `camera:0` (or 0) for the first camera.
-
-    Raises:
-        SalemaError: The source is missing, empty, or holds no picture.
-    """
+def open(source: str | Path | int) -> Source:
+    """The frames of a video file, a folder of images, an image, or a camera (`camera:0`, 0)."""
+    if camera := re.fullmatch(r"camera:(\d+)", str(source)):
+        source = int(camera[1])
     if isinstance(source, int):
         return _camera(source)
-    if camera := re.fullmatch(r"camera:(\d+)", str(source)):
-        return _camera(int(camera[1]))
     path = Path(source)
     try:
-        return _path(path)
+        if path.is_dir():
+            return _folder(path)
+        if not path.exists():
+            raise SalemaError(f"no such file: {path} (check the path)")
+        if not path.is_file():
+            raise SalemaError(f"not a file or a folder: {path} (give a video, images or camera:0)")
+        if path.stat().st_size == 0:
+            raise SalemaError(f"empty file: {path} (0 bytes; copy or download it again)")
+        return _images(path.stem, [path]) if path.suffix.lower() in IMAGES else _video(path)
     except OSError as error:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check the path)") from error
 
 
-def _path(path: Path) -> Frames:
-    if path.is_dir():
-        return _folder(path)
-    if not path.exists():
-        raise SalemaError(f"no such file: {path} (check the path)")
-    if not path.is_file():
-        raise SalemaError(f"not a file or a folder: {path} (give a video, images or camera:0)")
-    if path.stat().st_size == 0:
-        raise SalemaError(f"empty file: {path} (0 bytes; copy or download it again)")
-    if path.suffix.lower() in IMAGES:
-        return _images(path.stem, [path])
-    return _video(path)
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """One picture as uint8 (H, W, 3) RGB: upright by its EXIF, alpha over black.
-
-    Raises:
-        SalemaError: The file cannot be read, or is no picture that OpenCV knows.
-    """
-    try:
-        data = np.fromfile(path, np.uint8)  # unlike imread, takes any file name everywhere
-    except OSError as error:
-        raise SalemaError(f"cannot read {path}: {error.strerror} (check the path)") from error
-    head, image = data[:32].tobytes(), None
-    png = head.startswith(b"\x89PNG")
-    opaque = head.startswith(b"\xff\xd8") or (png and head[25:26] in (b"\x00", b"\x02"))
-    whole = not png or b"IEND" in data[-4096:].tobytes()  # libpng would print its complaint
-    if data.size and whole:
-        with _quiet(), suppress(cv2.error):
-            # IMREAD_UNCHANGED is the only way to the alpha, and ignores the EXIF orientation.
-            image = None if opaque else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-            if image is None or image.ndim < 3 or image.shape[2] != 4:
-                image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
-            else:
-                image = _over_black(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
-    if image is None:
-        raise SalemaError(f"unreadable image: {path} (not a picture, or broken)")
-    return image
-
-
-def _over_black(rgba: np.ndarray) -> np.ndarray:
-    """(H, W, 4), uint8 or uint16, straight alpha -> uint8 (H, W, 3)."""
-    top = np.iinfo(rgba.dtype).max
-    color = rgba[..., :3] * (rgba[..., 3:] * np.float32(255 / top / top))
-    return np.rint(color).astype(np.uint8)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """OpenCV prints nothing meanwhile: what went wrong is ours to say, in one line."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-
-
-def _numbered(path: Path) -> list[tuple[bool, int, str]]:
-    """Sorting key: runs of digits as numbers ("2" before "10"), the rest as text."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", path.stem)
-    return [(False, int(p), "") if p[0] in "0123456789" else (True, 0, p) for p in parts]
-
-
-def _folder(folder: Path) -> Frames:
+def _folder(folder: Path) -> Source:
     paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and p.name[0] != "."]
     if not paths:
         raise SalemaError(f"no images in the folder {folder} (expected .jpg, .png, ...)")
-    paths.sort(key=lambda path: (_numbered(path), path.name))
+    paths.sort(key=natural)
     stems = {}
     for path in paths:
         if (twin := stems.setdefault(path.stem, path)) is not path:
@@ -175,44 +108,43 @@ def _folder(folder: Path) -> Frames:
     return _images(folder.resolve().name, paths)
 
 
-def _images(name: str, paths: list[Path]) -> Frames:
-    def read(frames: Frames) -> Iterator[np.ndarray]:
+def _images(name: str, paths: list[Path]) -> Source:
+    def decode(source: Source) -> Iterator[Picture]:
         for done, path in enumerate(paths):
             try:
                 image = read_image(path)
             except SalemaError:
-                frames.stopped = f"unreadable image {path.name} after {done} frames"
+                source.stopped = f"unreadable image {path.name} after {done} frames"
                 return
-            yield image
+            yield image, path.stem, None
 
-    size = read_image(paths[0]).shape[:2]
-    return Frames(name, size, read, hint=len(paths), names=tuple(path.stem for path in paths))
+    return Source(name, read_image(paths[0]).shape[:2], decode, hint=len(paths))
 
 
-def _camera(index: int) -> Frames:
-    with _quiet():
+def _camera(index: int) -> Source:
+    with quiet():
         capture = cv2.VideoCapture(index)
         found, first = capture.read() if capture.isOpened() else (False, None)
     if not found:
         capture.release()
         raise SalemaError(f"no camera {index} (connect one, or give a video file)")
 
-    def read(frames: Frames) -> Iterator[np.ndarray]:
-        begin, found, frame = time.monotonic(), capture.isOpened(), first
+    def decode(source: Source) -> Iterator[Picture]:
+        begin, done, found, frame = time.monotonic(), 0, capture.isOpened(), first
         try:
             while found:
-                frames.times.append(time.monotonic() - begin)
-                yield frame[:, :, ::-1]
+                yield frame[:, :, ::-1], None, time.monotonic() - begin
+                done += 1
                 found, frame = capture.read()
-            frames.stopped = f"no more from camera {index} after {len(frames.times)} frames"
+            source.stopped = f"no more from camera {index} after {done} frames"
         finally:
             capture.release()
 
     fps = capture.get(cv2.CAP_PROP_FPS) or FALLBACK_FPS
-    return Frames(f"camera{index}", first.shape[:2], read, fps=fps)
+    return Source(f"camera{index}", first.shape[:2], decode, fps=fps)
 
 
-def _video(path: Path) -> Frames:
+def _video(path: Path) -> Source:
     with opened(path) as (container, stream):
         first = next(_pictures(container, stream, []), None)
         if first is None:
@@ -223,25 +155,42 @@ def _video(path: Path) -> Frames:
         seconds = (container.duration or 0) / av.time_base
         hint = stream.frames or round(seconds * fps) or None
 
-    def read(frames: Frames) -> Iterator[np.ndarray]:
+    def decode(source: Source) -> Iterator[Picture]:
         broken: list[int] = []
+        done, before = 0, -1.0
         with opened(path) as (container, stream):
             for picture in _pictures(container, stream, broken):
-                frames.times.append(_moment(picture, container, stream, frames))
-                yield _rgb(picture, turn)
+                moment = _seconds(picture, container, stream)
+                moment = done / fps if moment is None else moment
+                before = moment if moment > before else before + 1 / fps
+                done += 1
+                yield _rgb(picture, turn), None, before
             kind = container.format.name
-            # A byte stream has no length to compare with: its last picture tells.
+            # A byte stream has no length to compare with, but its last picture is marked.
             cut = cut_short(path, kind) or (kind.startswith("mpeg") and picture.is_corrupt)
-        done = len(frames.times)
         if cut:
-            frames.stopped = f"file cut short after {done} frames"
+            source.stopped = f"file cut short after {done} frames"
         elif broken:
             several = f"{len(broken)} broken packets" if len(broken) > 1 else "broken packet"
-            frames.stopped = f"{several} after {broken[0]} frames"
+            source.stopped = f"{several} after {broken[0]} frames"
             if done > broken[0]:
-                frames.stopped += f", {done} frames in all"
+                source.stopped += f", {done} frames in all"
 
-    return Frames(path.stem, _rgb(first, turn).shape[:2], read, fps=fps, hint=hint)
+    return Source(path.stem, _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
+
+
+def maps(path: str | Path) -> Iterator[np.ndarray]:
+    """The maps of a gray video that is whole, float32 (H, W) in [0, 1], one at a time."""
+    with opened(Path(path)) as (container, stream):
+        if cut_short(Path(path), container.format.name):
+            raise SalemaError(f"maps cut short: {path} (predict or copy it again)")
+        try:
+            for picture in container.decode(stream):
+                deep = picture.format.components[0].bits > 8
+                values = picture.to_ndarray(format="gray16le" if deep else "gray")
+                yield values.astype(np.float32) / np.float32(65535 if deep else 255)
+        except av.error.FFmpegError as error:
+            raise SalemaError(f"broken maps: {path} (predict or copy it again)") from error
 
 
 @contextmanager
@@ -284,24 +233,20 @@ def _pictures(container, stream, broken: list[int]) -> Iterator[av.VideoFrame]:
             yield from stream.codec_context.decode(None)
 
 
-def _moment(picture: av.VideoFrame, container, stream, frames: Frames) -> float:
-    """Seconds since the container's start, later than the frame before."""
+def _seconds(picture: av.VideoFrame, container, stream) -> float | None:
+    """Seconds since the container's start, not below 0; None without a usable time stamp."""
     # AVI stores decoding times only, which run ahead by the pictures held for reordering.
-    stamp = None if container.format.name == "avi" else picture.pts
-    if stamp is None:
-        moment = len(frames.times) / frames.fps
-    else:
-        moment = float(stamp * stream.time_base) - (container.start_time or 0) / av.time_base
-    if frames.times and moment <= frames.times[-1]:
-        moment = frames.times[-1] + 1 / frames.fps
-    return max(moment, 0.0)
+    if picture.pts is None or container.format.name == "avi":
+        return None
+    start = (container.start_time or 0) / av.time_base
+    return max(float(picture.pts * stream.time_base) - start, 0.0)
 
 
-def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int] | None:
+def _display_matrix(picture: av.VideoFrame) -> Turn | None:
     """How the file asks for its pictures to be turned: x' = a x + c y, y' = b x + d y.
 
-    It stands beside the first picture. Asking each one for it would keep them all in memory
-    until Python's garbage collector comes by.
+    The first picture carries it as side data. Side data of every picture would keep them
+    all in memory until Python's garbage collector runs.
     """
     matrix = picture.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -310,11 +255,11 @@ def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int] | None:
     return a, b, c, d
 
 
-def _rgb(picture: av.VideoFrame, turn: tuple[int, int, int, int] | None) -> np.ndarray:
+def _rgb(picture: av.VideoFrame, turn: Turn | None) -> np.ndarray:
     """uint8 (H, W, 3), alpha over black, turned and mirrored as the file asks."""
     alpha = picture.format.has_palette or any(c.is_alpha for c in picture.format.components)
     if alpha:
-        image = _over_black(picture.to_ndarray(format="rgba"))
+        image = over_black(picture.to_ndarray(format="rgba"))
     else:
         image = picture.to_ndarray(format="rgb24")
     if turn is None:

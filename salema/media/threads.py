@@ -1,9 +1,8 @@
-"""Threads that work ahead: bounded queues, and errors that cross them."""
+"""Work in threads: bounded queues, and errors that reach the caller."""
 
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 END = object()
@@ -82,9 +81,7 @@ class Behind:
     def __enter__(self) -> "Behind":
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind, error: BaseException | None, trace) -> None:
         self._box.put(END)
         self._thread.join()
         if self._error is not None and error is None:

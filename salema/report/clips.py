@@ -47,9 +47,9 @@ def maps_of(params: Params, run: str, clip: Clip) -> Iterator[np.ndarray]:
     folder = params.run_folder(run) / "maps" / clip.dataset
     video, picture = folder / f"{clip.name}.mkv", folder / f"{clip.name}.png"
     if video.is_file():
-        from salema.media.write import read_gray
+        from salema.media import read
 
-        yield from read_gray(video)
+        yield from read.maps(video)
     elif picture.is_file():
         yield _picture(picture)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from salema.data import Clip
 from salema.data.sets import PARTS
 from salema.files import SalemaError
-from salema.media import write
+from salema.media import read
 from salema.score import baselines
 
 
@@ -47,7 +47,7 @@ def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
         return _pictures(path, clip)
     match path.suffix:
         case ".mkv":
-            return write.read_gray(path)
+            return read.maps(path)
         case ".npy":
             return _array(path, clip)
     return iter([_picture(path)])

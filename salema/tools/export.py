@@ -1,13 +1,14 @@
 """One step of the network as ONNX: `(frame, state) -> (map, state)`, or frames -> maps.
 
 The static network takes any number of frames. A placement takes one frame and its state,
-and gives the map and the next state: zeros at a clip's start, then what came out last. The
-file's metadata tell the names, the shapes and this rule, so it needs nothing of ours.
+and gives the map and the next state: zeros at a clip's start, then the last outputs. The
+names, the shapes and this rule are in the file's metadata, so it needs nothing of ours.
 """
 
 import copy
 import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from salema.files import SalemaError, atomic
 from salema.model.network import SaliencyModel, State
 from salema.model.recurrence import EMA, MapLSTM
+from salema.model.weights import Card
 
 OPSET = 17
 RULE = (
@@ -26,11 +28,11 @@ RULE = (
 
 
 class _Average(nn.Module):
-    """An EMA of one frame: the first one enters whole, told by a count of frames seen."""
+    """An EMA of one frame: the first one, by a count of the frames so far, enters whole."""
 
     def __init__(self, memory: EMA) -> None:
         super().__init__()
-        self.alpha = float(memory.alpha)
+        self.alpha = float(memory.alpha.detach())
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple:
         """(B, 1, C, H, W), (memory (B, C, H, W), frames seen (1,)) -> averages, new state."""
@@ -55,107 +57,86 @@ class _OnMaps(nn.Module):
 
     def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
         """(B, 1, 1, H, W) maps and a state -> new maps of the same size, state."""
-        small = self.rows.T @ x @ self.columns
-        cells, state = self.memory(small, state)
-        logits = self.project(cells[:, 0])
-        maps = torch.sigmoid(F.interpolate(logits, self.size, mode="bilinear"))
-        return maps[:, None], state
+        cells, state = self.memory(self.rows.T @ x @ self.columns, state)
+        logits = F.interpolate(self.project(cells[:, 0]), self.size, mode="bilinear")
+        return torch.sigmoid(logits)[:, None], state
 
 
-class _Network(nn.Module):
-    """The model with tensors in and out, in float32 on the CPU."""
+class _Step(nn.Module):
+    """The network with tensors in and out, in float32 on the CPU."""
 
-    def __init__(self, model: SaliencyModel) -> None:
+    def __init__(self, network: SaliencyModel) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).cpu().float().fold().eval()
+        self.network = copy.deepcopy(network).cpu().float().fold().eval()
         self.names: list[str] = []
-        for layer, memory in self.model.memories.items():
+        memories = self.network.memories
+        for layer, memory in memories.items():
             parts = ("cell", "hidden")
             if isinstance(memory, EMA):
-                parts, self.model.memories[layer] = ("memory", "seen"), _Average(memory)
+                parts, memories[layer] = ("memory", "seen"), _Average(memory)
             elif isinstance(memory, MapLSTM):
-                self.model.memories[layer] = _OnMaps(memory, tuple(model.config.size))
+                memories[layer] = _OnMaps(memory, tuple(network.config.size))
             self.names += [f"{part}_{layer}" for part in parts]
+        self.network.assemble()
 
     def forward(self, frame: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
         """(B, H, W, 3) uint8 and the parts of the state -> (B, H, W), the parts after it."""
-        layers = map(int, self.model.memories)
+        layers = map(int, self.network.memories)
         pairs = zip(layers, zip(parts[::2], parts[1::2], strict=True), strict=False)
-        maps, state = self.model(frame[:, None], State(0, dict(pairs)))
+        maps, state = self.network(frame[:, None], State(0, dict(pairs)))
         return maps[:, 0], *(part for pair in state.memories.values() for part in pair)
 
 
-def export(model: SaliencyModel, out: str | Path) -> None:
-    """Write a model as ONNX, in float32 whatever its precision is.
+def export(network: SaliencyModel, out: str | Path, card: Card | None = None) -> None:
+    """Write a network as ONNX, in float32.
 
-    Inputs `frame` uint8 (1, H, W, 3) and, for each recurrence behind layer L, `memory_L`
-    and `seen_L` (EMA) or `cell_L` and `hidden_L` (ConvLSTM); outputs `map` float32
-    (1, H, W) and `next_*` of the same. The static network has only `frame` and `map`, and
-    any number of them.
-
-    Raises:
-        SalemaError: The file exists or cannot be written, a package is missing, or the
-            placement draws random numbers while it predicts.
+    Inputs are `frame` uint8 (1, H, W, 3) and, for each recurrence after layer L, `memory_L`
+    and `seen_L` (EMA) or `cell_L` and `hidden_L` (ConvLSTM); outputs are `map` float32
+    (1, H, W) and the same parts as `next_*`. The static network has only `frame` and `map`,
+    and takes any number of frames.
     """
     out = Path(out)
     if out.exists():
         raise SalemaError(f"{out} exists (choose another name, or remove it yourself)")
-    if model.placement.dropout == "always" and model.placement.after:
-        raise SalemaError(
-            "`dropout: always` draws NumPy's random numbers, which ONNX lacks "
-            "(export another placement)"
-        )
+    if network.placement.dropout == "always" and network.placement.after:
+        raise SalemaError("ONNX lacks the draws of `dropout: always` (export another placement)")
     try:
         import onnx
     except ImportError as error:
         raise SalemaError("ONNX needs one more package (pip install salema[export])") from error
-    network = _Network(model)
-    frame = torch.zeros(1, *model.config.size, 3, dtype=torch.uint8)
+    step = _Step(network)
+    frame = torch.zeros(1, *network.config.size, 3, dtype=torch.uint8)
     with torch.no_grad(), atomic(out) as part:
-        state = [torch.zeros_like(part) for part in network(frame)[1:]]
-        _trace(network, (frame, *state), part)
+        _trace(step, (frame, *(torch.zeros_like(tensor) for tensor in step(frame)[1:])), part)
         graph = onnx.load(part)
-        onnx.helper.set_model_props(graph, _described(model, graph))
+        shapes = [_shapes(values) for values in (graph.graph.input, graph.graph.output)]
+        described = {"rule": RULE, "inputs": shapes[0], "outputs": shapes[1], "opset": str(OPSET)}
+        described["placement"] = network.placement.model_dump_json()
+        described["run"] = (card or Card()).run
+        onnx.helper.set_model_props(graph, described)
         graph.doc_string = RULE
         onnx.checker.check_model(graph)
         onnx.save(graph, part)
 
 
-def _trace(network: _Network, inputs: tuple[Tensor, ...], path: Path) -> None:
-    axes = {} if network.names else {"frame": {0: "frames"}, "map": {0: "frames"}}
+def _trace(step: _Step, inputs: tuple[Tensor, ...], path: Path) -> None:
+    names = ["frame", *step.names], ["map", *(f"next_{name}" for name in step.names)]
+    axes = {} if step.names else {"frame": {0: "frames"}, "map": {0: "frames"}}
+    options = {"input_names": names[0], "output_names": names[1], "dynamic_axes": axes}
     with warnings.catch_warnings():
-        # The tracer warns of every shape that is a number, as they all are; and the newer
-        # exporter, which it recommends, needs one more package.
+        # The tracer warns of all shapes, which are constants here, and recommends the newer
+        # exporter, which needs one more package.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            inputs,
-            path,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["frame", *network.names],
-            output_names=["map", *(f"next_{name}" for name in network.names)],
-            dynamic_axes=axes,
-        )
+        torch.onnx.export(step, inputs, path, dynamo=False, opset_version=OPSET, **options)
 
 
-def _described(model: SaliencyModel, graph: object) -> dict[str, str]:
-    """What the file says of itself, as text and JSON."""
+def _shapes(values: Iterable) -> str:
+    """Types and shapes of inputs or outputs, as JSON."""
     from onnx import TensorProto
 
-    def shapes(values: object) -> str:
-        told = {}
-        for value in values:
-            kind = value.type.tensor_type
-            sides = [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
-            told[value.name] = [TensorProto.DataType.Name(kind.elem_type).lower(), *sides]
-        return json.dumps(told)
-
-    return {
-        "rule": RULE,
-        "inputs": shapes(graph.graph.input),
-        "outputs": shapes(graph.graph.output),
-        "opset": str(OPSET),
-        "placement": model.placement.model_dump_json(),
-        "run": getattr(getattr(model, "card", None), "run", "unnamed"),
-    }
+    shapes = {}
+    for value in values:
+        kind = value.type.tensor_type
+        sides = [axis.dim_param or axis.dim_value for axis in kind.shape.dim]
+        shapes[value.name] = [TensorProto.DataType.Name(kind.elem_type).lower(), *sides]
+    return json.dumps(shapes)

@@ -8,7 +8,8 @@ import pytest
 import trees
 
 from salema.data import FrameCache, load
-from salema.data.cache import FOOTER, SourceArray, stretch
+from salema.data import cache as cache_module
+from salema.data.cache import HEADER, SourceArray, stretch
 from salema.files import SalemaError
 
 SMALL = (12, 16)
@@ -86,12 +87,39 @@ def test_the_second_time_nothing_is_decoded(tmp_path, clip):
     assert isinstance(again, np.memmap) and np.array_equal(first, again)
 
 
-def test_a_changed_source_is_decoded_anew(tmp_path, clip):
+def changed(path):
+    trees.grey(path, [(20, 20)])
+    os.utime(path, ns=(1, 1))
+
+
+def test_a_changed_source_is_decoded_again_by_the_next_run(tmp_path, clip):
     cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
     before = cache.maps(clip)[0].copy()
-    trees.grey(clip.map_files.folder / "0001.png", [(20, 20)])
-    os.utime(clip.map_files.folder / "0001.png", ns=(1, 1))
-    assert not np.array_equal(before, cache.maps(clip)[0])
+    changed(clip.map_files.folder / "0001.png")
+    assert np.array_equal(before, cache.maps(clip)[0])
+    after = FrameCache(tmp_path / "scratch", SMALL, PLENTY).maps(clip)[0]
+    assert not np.array_equal(before, after)
+    assert not np.array_equal(before, cache.maps(clip)[0])  # its file is gone: read again
+    assert len(files(tmp_path / "scratch")) == 1
+
+
+def test_what_is_decoded_after_a_change_never_has_the_old_name(tmp_path, clip):
+    folder = tmp_path / "scratch"
+    cache = FrameCache(folder, SMALL, PLENTY)
+    cache.maps(clip)
+    (old,) = files(folder)
+    changed(clip.map_files.folder / "0001.png")
+    shutil.rmtree(folder)
+    cache.maps(clip)
+    assert files(folder) != [old]
+
+
+def test_the_state_of_the_sources_is_taken_once_a_run(tmp_path, clip, monkeypatch):
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    cache.maps(clip)
+    monkeypatch.setattr("salema.data.cache._key", lambda *_: pytest.fail("taken again"))
+    for _ in range(3):
+        assert len(cache.maps(clip)) == 5
 
 
 def test_another_size_is_another_file(tmp_path, clip):
@@ -101,8 +129,10 @@ def test_another_size_is_another_file(tmp_path, clip):
     assert len(files(tmp_path / "scratch")) == 2
 
 
-@pytest.mark.parametrize("harm", ["short", "empty", "garbled", "tail", "deleted"])
-def test_a_harmed_file_is_made_anew(tmp_path, clip, harm):
+@pytest.mark.parametrize(
+    "harm", ["short", "long", "empty", "garbled", "header", "other", "deleted"]
+)
+def test_a_harmed_file_is_made_again(tmp_path, clip, harm):
     folder = tmp_path / "scratch"
     good = np.array(FrameCache(folder, SMALL, PLENTY).frames(clip))
     (path,) = files(folder)
@@ -114,8 +144,12 @@ def test_a_harmed_file_is_made_anew(tmp_path, clip, harm):
             path.write_bytes(b"")
         case "garbled":
             path.write_bytes(bytes([data[0] ^ 255]) + data[1:])
-        case "tail":
-            path.write_bytes(data[:-10] + b"0123456789")
+        case "header":
+            path.write_bytes(data[:20] + b"(((" + data[23:])
+        case "other":
+            np.save(path, np.zeros((5, 3), np.uint8))
+        case "long":
+            np.save(path, np.zeros((6, *SMALL, 3), np.uint8))
         case "deleted":
             shutil.rmtree(folder)
     again = FrameCache(folder, SMALL, PLENTY).frames(clip)
@@ -155,14 +189,14 @@ def test_the_budget_holds(tmp_path):
     for number in range(1, 9):
         trees.dhf1k(tmp_path, number, 2)
     folder, one = tmp_path / "scratch", 2 * 12 * 16 * 3
-    cache = FrameCache(folder, SMALL, 2 * one + FOOTER + 600)
+    cache = FrameCache(folder, SMALL, 2 * one + 2 * HEADER)
     kinds = [type(cache.frames(clip)) for clip in load(tmp_path, "DHF1K")]
     assert kinds == [np.memmap, np.memmap, *[SourceArray] * 6]
     assert sum(path.stat().st_size for path in files(folder)) <= cache.budget_bytes
 
 
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path, clip):
-    (tmp_path / "scratch").write_text("a file stands in the way")
+    (tmp_path / "scratch").write_text("a file is in the way")
     frames = FrameCache(tmp_path / "scratch", SMALL, PLENTY).frames(clip)
     assert frames[:2][:, 0, 0, 0].tolist() == [0, 10]
 
@@ -176,9 +210,24 @@ def test_a_source_that_breaks_off_gives_a_shorter_array_and_a_problem(tmp_path):
         assert len(cache.maps(clip)) == 5
         (problem,) = cache.problems
         assert "DHF1K/0001: frames of 3 of 5 frames read" in str(problem)
-        assert "001.AVI" in problem.reason
+        assert "001.AVI ends early (5 frames expected)" in problem.reason
     direct = FrameCache(tmp_path / "none", SMALL, 0)
     assert direct.frames(clip)[2:5].shape == (1, 12, 16, 3) and len(direct.problems) == 1
+
+
+def test_a_source_that_could_not_be_read_for_a_while_is_decoded_again(tmp_path, clip, monkeypatch):
+    def unread(path):
+        if path.name == "0003.png":
+            raise SalemaError(f"cannot read {path}: Input/output error")
+        return read(path)
+
+    read = cache_module.read_gray
+    monkeypatch.setattr(cache_module, "read_gray", unread)
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    assert len(cache.maps(clip)) == 2 and "0003.png" in str(*cache.problems)
+    monkeypatch.setattr(cache_module, "read_gray", read)
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    assert len(cache.maps(clip)) == 5 and cache.problems == []
 
 
 def test_a_source_without_a_frame_is_an_error_and_leaves_nothing(tmp_path, clip):

@@ -4,19 +4,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from salema.data import blur, fixation_map
+from salema.data import blur, sigma
 from salema.data.gaze import fixation_counts
-
-
-def test_a_fixation_map_is_true_where_somebody_looked():
-    points = np.array([[2.0, 1.0, 0], [2.9, 1.9, 1], [0, 0, 2]])
-    hit = fixation_map(points, (3, 4))
-    assert hit.dtype == bool and np.argwhere(hit).tolist() == [[0, 0], [1, 2]]
 
 
 def test_points_outside_or_nan_hit_nothing():
     points = np.array([[-0.5, 0], [4, 0], [0, 3], [np.nan, 0], [0, np.inf]])
-    assert not fixation_map(points, (3, 4)).any()
     assert not blur(points, (3, 4), 1.0).any()
     assert not fixation_counts(points, (3, 4), (3, 4)).any()
 
@@ -37,15 +30,14 @@ def test_the_blur_of_many_is_scipys_filter_of_the_counts():
     np.testing.assert_allclose(blur(points, (48, 64), 3.0), expected / expected.max(), atol=1e-5)
 
 
-def test_a_bool_map_is_blurred_like_its_points():
-    points = np.array([[3, 2], [7, 5], [3, 2]])
-    hit = fixation_map(points, (8, 10))
-    np.testing.assert_allclose(blur(hit, (8, 10), 2.0), blur(points[:2], (8, 10), 2.0))
-
-
 def test_observers_who_agree_weigh_more():
     map_ = blur(np.array([[2, 2, 0], [2, 2, 1], [12, 2, 2]]), (5, 15), 1.0)
     assert map_[2, 2] == 1 and map_[2, 12] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_sigma_is_a_33rd_of_the_longer_side():
+    assert sigma((600, 800)) == pytest.approx(800 / 33)
+    assert sigma((660, 33)) == pytest.approx(20)
 
 
 def test_no_fixation_is_a_blank_map():

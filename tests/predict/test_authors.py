@@ -13,11 +13,10 @@ import torch
 from oracle import agree, video
 
 from salema.files import SalemaError
-from salema.model import weights
 from salema.model.layers import salgan
-from salema.model.network import PLACEMENTS
-from salema.params import Model, Placement
+from salema.params import Model, Placement, named
 from salema.predict.authors import LEAK_NOTE
+from salema.predict.load import convert, load, read
 
 TINY = [32, 48]
 
@@ -106,13 +105,13 @@ def quietly(function, *arguments, **keywords):
 
 
 def tiny(model):
-    """The authors' files say nothing of the size: here it is small, to be quick."""
-    model.config = Model(size=TINY, width=model.config.width)
+    """The authors' files do not hold the size: here it is small, to be quick."""
+    model.network.config = Model(size=TINY, width=model.config.width)
     return model
 
 
 def renamed(content, after):
-    """Their names -> the transcription's, written out once more."""
+    """Their names -> the transcription's, written out again."""
     state = content.get("state_dict", content)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     ours = {}
@@ -136,11 +135,11 @@ def renamed(content, after):
 def test_each_format_gives_the_transcribed_maps_before_and_after_conversion(tmp_path, name):
     content, placement, alpha = FORMATS[name]
     path = stored(tmp_path, content)
-    model = tiny(quietly(weights.load, path, "cpu", "fp32", placement, alpha))
+    model = tiny(quietly(load, path, "cpu", "fp32", placement, alpha))
     frames = video(4, (50, 70))
     maps = model.predict(frames, "model")
 
-    settings = PLACEMENTS[placement].model_dump() | {"learned": False}
+    settings = named(placement).model_dump() | {"learned": False}
     if settings["recurrence"] == "ema":
         settings["alpha"] = alpha if alpha is not None else 1 / (1 + np.exp(-0.25))
     state = renamed(content, next(iter(settings["after"]), None))
@@ -149,45 +148,45 @@ def test_each_format_gives_the_transcribed_maps_before_and_after_conversion(tmp_
     assert expected.std() > 10
 
     new = tmp_path / "new.safetensors"
-    quietly(weights.convert, path, new, placement, alpha)
-    again = tiny(weights.load(new, "cpu", "fp32"))
+    quietly(convert, path, new, placement, alpha)
+    again = tiny(load(new, "cpu", "fp32"))
     assert again.placement == model.placement
     np.testing.assert_array_equal(again.predict(frames, "model"), maps)
 
 
 def test_todays_torch_files_are_read_too(tmp_path):
-    model = weights.read(stored(tmp_path, with_adam(SALGAN), legacy=False), "static")
+    model, _ = read(stored(tmp_path, with_adam(SALGAN), legacy=False), "static")
     torch.testing.assert_close(model.layers[30].weight.detach(), SALGAN["salgan.30.weight"])
 
 
 def test_an_alpha_in_the_file_is_a_logit_and_one_given_is_the_effective_weight(tmp_path):
-    learned = quietly(weights.read, stored(tmp_path, LOGIT | SALGAN), "ema30")
+    learned, _ = quietly(read, stored(tmp_path, LOGIT | SALGAN), "ema30")
     assert learned.alphas() == pytest.approx({"30": 0.5622}, abs=1e-4)
-    given = quietly(weights.read, stored(tmp_path, SALGAN), "ema30", 0.1)
+    given, _ = quietly(read, stored(tmp_path, SALGAN), "ema30", 0.1)
     assert given.alphas() == pytest.approx({"30": 0.1})
 
 
 def test_the_note_on_the_released_salema30_is_given_and_only_for_it(tmp_path):
     path = stored(tmp_path, SALGAN)
     with pytest.warns(UserWarning, match="validation videos \\(601-700\\)"):
-        weights.read(path, "ema30", 0.1)
+        read(path, "ema30", 0.1)
     with pytest.warns(UserWarning, match="601-700"):
-        weights.convert(path, tmp_path / "new.safetensors", "ema30-dropout", 0.1)
+        convert(path, tmp_path / "new.safetensors", "ema30-dropout", 0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        weights.read(path, "ema61", 0.1)
-        weights.read(path, "static")
-        weights.read(tmp_path / "new.safetensors")
+        read(path, "ema61", 0.1)
+        read(path, "static")
+        read(tmp_path / "new.safetensors")
 
 
 # ---------------------------------------------------------------- what does not fit
 
 
 def refused(path, *arguments):
-    """The one line that tells why; nothing else is said."""
+    """The one line of the error, without any warning."""
     with warnings.catch_warnings(), pytest.raises(SalemaError) as raised:
         warnings.simplefilter("error")
-        weights.read(path, *arguments)
+        read(path, *arguments)
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
     return str(raised.value)
 
@@ -209,12 +208,12 @@ def test_an_ema_with_alpha_takes_no_other(tmp_path):
 @pytest.mark.parametrize("alpha", [0.0, -1.0, 1.5])
 def test_an_alpha_outside_its_range_is_refused(tmp_path, alpha):
     with pytest.raises(SalemaError, match=r"--alpha must be in \(0, 1\]"):
-        weights.read(stored(tmp_path, SALGAN), "ema30", alpha)
+        read(stored(tmp_path, SALGAN), "ema30", alpha)
 
 
 def test_an_alpha_without_an_ema_is_refused(tmp_path):
     with pytest.raises(SalemaError, match="--alpha fits an EMA"):
-        weights.read(stored(tmp_path, SALGAN), "static", 0.1)
+        read(stored(tmp_path, SALGAN), "static", 0.1)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +254,9 @@ def test_a_file_without_the_network_is_refused(tmp_path, content):
 def test_a_placement_that_cannot_be_is_refused(tmp_path):
     wrong = Placement(recurrence="ema", after=[4], alpha=0.1, residual=True)
     with pytest.raises(SalemaError, match="residual around layer 4"):
-        weights.read(stored(tmp_path, SALGAN), wrong, 0.1)
+        read(stored(tmp_path, SALGAN), wrong, 0.1)
     with pytest.raises(SalemaError, match=r"unknown placement 'ema300' \(did you mean ema30\?\)"):
-        weights.read(stored(tmp_path, SALGAN), "ema300", 0.1)
+        read(stored(tmp_path, SALGAN), "ema300", 0.1)
 
 
 # ---------------------------------------------------------------- nothing is run
@@ -294,7 +293,7 @@ def test_a_pickle_that_runs_code_is_refused_and_the_code_is_not_run(tmp_path, fo
 
 @pytest.mark.parametrize("keep", [1, 7, 9, 200, 5000, -1])
 @pytest.mark.parametrize("legacy", [True, False])
-def test_half_a_file_is_told_in_one_line(tmp_path, keep, legacy):
+def test_half_a_file_is_reported_in_one_line(tmp_path, keep, legacy):
     path = stored(tmp_path, with_adam(SALGAN), legacy)
     path.write_bytes(path.read_bytes()[:keep])
     assert "cannot read weights" in refused(path, "static")

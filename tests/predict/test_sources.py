@@ -1,184 +1,33 @@
-import threading
-import weakref
+import errno
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-import torch
 import trees
 import yaml
+from test_predictor import SIZE, predictor, scene
 from test_read import film
 
-from salema import data as datasets
-from salema import params
+from salema import data, params
 from salema.files import SalemaError
-from salema.media import read as video
-from salema.media import write as writers
+from salema.media import read, write
 from salema.model import weights
-from salema.params import Model
-from salema.predict import predictor as stream
-from salema.predict import sources as predict
-
-SIZE = (64, 96)  # of the model
-
-
-def network(placement="ema30", chunk=4, seed=1):
-    """Random weights whose maps lie away from 0 and 1, so that a difference shows."""
-    torch.manual_seed(seed)
-    model = weights.build(placement, config=Model(size=list(SIZE), width=0.125, std=64.0))
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith("bias"):
-                weight.normal_(0, 0.2)
-    model.prepare("cpu", "fp32").chunk = chunk
-    return model
+from salema.predict.sources import (
+    Output,
+    numbers,
+    predict_dataset,
+    predict_run,
+    predict_sources,
+    submission,
+)
 
 
 @pytest.fixture(scope="module")
 def model():
-    return network()
-
-
-def scene(count, seed=0, size=(40, 60)):
-    """A texture that slides sideways; another seed is another shot."""
-    rng = np.random.default_rng(seed)
-    texture = cv2.resize(rng.integers(0, 256, (5, 7, 3), np.uint8), size[::-1])
-    return [np.roll(texture, 3 * index, axis=1) for index in range(count)]
-
-
-def maps(model, frames, **options):
-    return np.stack([saliency for _, saliency in stream.maps_of(model, frames, **options)])
-
-
-# ---------------------------------------------------------------------- frames -> maps
-
-
-@pytest.mark.parametrize("placement", ["ema30", "clstm30", "static"])
-def test_any_chunk_stream_and_predict_give_the_same_maps(placement):
-    model, frames = network(placement), scene(11)
-    expected = None
-    for chunk in (1, 3, 4, 16):
-        model.chunk = chunk
-        ways = (
-            maps(model, frames),
-            model.predict(np.stack(frames), size="model"),
-            np.stack(list(model.stream(frames, size="model"))),
-        )
-        expected = ways[0] if expected is None else expected
-        for way in ways:
-            np.testing.assert_allclose(way, expected, atol=2e-6)
-    assert expected.shape == (11, *SIZE) and expected.std() > 0.01
-
-
-def test_each_map_comes_with_its_own_frame(model):
-    frames = scene(9)
-    for index, (frame, _) in enumerate(stream.maps_of(model, iter(frames))):
-        np.testing.assert_array_equal(frame, frames[index])
-    assert index == 8
-
-
-def test_no_frames_give_no_maps(model):
-    assert list(stream.maps_of(model, [])) == []
-    assert list(model.stream([])) == []
-
-
-def most_alive(model, consume, count):
-    """The most frames that were in memory at once while `count` of them went through."""
-    alive, most = set(), 0
-
-    def frames():
-        nonlocal most
-        for _ in range(count):
-            frame = np.full((8, 8, 3), 50, np.uint8)
-            alive.add(key := id(frame))
-            weakref.finalize(frame, alive.discard, key)
-            most = max(most, len(alive))
-            yield frame
-            del frame
-
-    for _ in consume(model, frames()):
-        pass
-    return most
-
-
-@pytest.mark.parametrize("consume", [lambda m, f: m.stream(f), stream.maps_of])
-def test_memory_is_constant_in_the_length_of_the_video(consume):
-    model = network("static", chunk=4)
-    short, long = (most_alive(model, consume, count) for count in (30, 120))
-    bound = 5 * model.chunk  # a chunk, twice as many ahead, and those on their way
-    assert short <= bound and long <= bound
-
-
-def test_stopping_early_stops_the_thread_that_works_ahead(model):
-    before = threading.active_count()
-    pairs = stream.maps_of(model, (frame for frame in scene(500)))
-    next(pairs)
-    pairs.close()
-    assert threading.active_count() == before
-
-
-def test_an_error_in_the_source_comes_after_the_maps_before_it(model):
-    def frames():
-        yield from scene(5)
-        raise SalemaError("it broke", 1)
-
-    done = []
-    with pytest.raises(SalemaError, match="it broke"):
-        for _, saliency in stream.maps_of(model, frames()):
-            done.append(saliency)
-    assert len(done) == 4  # whole chunks
-
-
-@pytest.mark.parametrize("placement", ["ema30", "clstm30"])
-def test_threads_that_share_a_model_do_not_mix_their_memories(placement):
-    model = network(placement, chunk=2)
-    clips = [scene(12, seed) for seed in (1, 2, 3)]
-    alone = [np.stack(list(model.stream(clip))) for clip in clips]
-    gate = threading.Barrier(len(clips))
-
-    def together(clip):
-        gate.wait()
-        return np.stack(list(model.stream(clip)))
-
-    with ThreadPoolExecutor(len(clips)) as pool:
-        for maps, expected in zip(pool.map(together, clips), alone, strict=True):
-            np.testing.assert_allclose(maps, expected, atol=2e-6)
-
-
-# ---------------------------------------------------------------------- cuts
-
-
-def test_a_cut_is_a_change_of_more_than_half_of_the_colours():
-    red, blue = np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10, 3), np.uint8)
-    red[..., 0], blue[..., 2] = 200, 200
-    assert stream.is_cut(red, blue)
-    mixed = red.copy()
-    mixed[:5] = blue[:5]
-    assert not stream.is_cut(red, mixed)  # just half
-    mixed[5, 0] = blue[0, 0]
-    assert stream.is_cut(red, mixed)
-
-
-def test_motion_is_no_cut_and_another_scene_is_one():
-    first, second = scene(6, 1), scene(6, 2)
-    assert not any(stream.is_cut(a, b) for a, b in pairwise(first))
-    assert stream.is_cut(first[-1], second[0])
-
-
-@pytest.mark.parametrize("before", [4, 6])  # at a chunk's end, and within one
-def test_shot_reset_starts_the_memory_anew_at_a_cut(model, before):
-    first, second = scene(before, 1), scene(5, 2)
-    alone = maps(model, second)
-    through = maps(model, first + second)[before:]
-    anew = maps(model, first + second, shot_reset=True)
-    np.testing.assert_allclose(anew[before:], alone, atol=2e-6)
-    np.testing.assert_allclose(anew[:before], maps(model, first), atol=2e-6)
-    assert np.abs(through - alone).max() > 0.01
+    return predictor()
 
 
 # ---------------------------------------------------------------------- sources
@@ -194,33 +43,33 @@ def picture_source(path, frames):
 def test_names_that_repeat_get_numbers_and_never_collide(tmp_path, model, capsys):
     names = ("a/clip", "b/clip", "c/clip-2", "d/clip")
     sources = [picture_source(tmp_path / n, scene(1 + i)) for i, n in enumerate(names)]
-    output = predict.Output(tmp_path / "out", form="npy", size="model")
-    assert predict.predict_sources(model, sources, output) == 0
+    output = Output(tmp_path / "out", form="npy", size="model")
+    assert predict_sources(model, sources, output) == 0
     lengths = {path.name: len(np.load(path)) for path in (tmp_path / "out").iterdir()}
     assert lengths == {"clip.npy": 1, "clip-2.npy": 2, "clip-2-2.npy": 3, "clip-3.npy": 4}
 
 
-def test_an_interrupted_run_leaves_what_is_done_and_goes_on_from_there(tmp_path, model, capsys):
+def test_an_interrupted_run_keeps_what_is_done_and_resumes_from_there(tmp_path, model, capsys):
     sources = [picture_source(tmp_path / name, scene(6)) for name in ("one", "two")]
-    output = predict.Output(tmp_path / "out", overlay=tmp_path / "over", size="model")
+    output = Output(tmp_path / "out", overlay=tmp_path / "over", size="model")
     true, steps = model.step, []
 
-    def interrupted(frames, state=None):
+    def interrupted(frames):
         steps.append(len(frames))
         if len(steps) == 4:
             raise KeyboardInterrupt
-        return true(frames, state)
+        return true(frames)
 
     model.step = interrupted
     try:
         with pytest.raises(KeyboardInterrupt):
-            predict.predict_sources(model, sources, output)
+            predict_sources(model, sources, output)
     finally:
         del model.step
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
     assert [path.name for path in (tmp_path / "over").iterdir()] == ["one.mp4"]
     made = (tmp_path / "out" / "one" / "000.png").stat().st_mtime_ns
-    predict.predict_sources(model, sources, output)
+    predict_sources(model, sources, output)
     assert len(list((tmp_path / "out" / "two").iterdir())) == 6
     assert (tmp_path / "out" / "one" / "000.png").stat().st_mtime_ns == made
     assert "one exists, skipped" in capsys.readouterr().out
@@ -228,18 +77,18 @@ def test_an_interrupted_run_leaves_what_is_done_and_goes_on_from_there(tmp_path,
 
 def test_what_is_overwritten_stays_until_the_new_is_there(tmp_path, model):
     source = picture_source(tmp_path / "clip", scene(5))
-    output = predict.Output(None, overlay=tmp_path / "over.mp4")
-    predict.predict_sources(model, [source], output)
+    output = Output(None, overlay=tmp_path / "over.mp4")
+    predict_sources(model, [source], output)
     before = (tmp_path / "over.mp4").read_bytes()
 
-    def broken(frames, state=None):
+    def broken(frames):
         raise KeyboardInterrupt
 
     model.step = broken
     try:
-        anew = predict.Output(None, overlay=tmp_path / "over.mp4", overwrite=True)
+        again = Output(None, overlay=tmp_path / "over.mp4", overwrite=True)
         with pytest.raises(KeyboardInterrupt):
-            predict.predict_sources(model, [source], anew)
+            predict_sources(model, [source], again)
     finally:
         del model.step
     assert (tmp_path / "over.mp4").read_bytes() == before
@@ -249,14 +98,14 @@ def test_what_is_overwritten_stays_until_the_new_is_there(tmp_path, model):
 def test_a_camera_ends_with_an_interruption_and_keeps_its_maps(
     tmp_path, model, monkeypatch, capsys
 ):
-    def read(frames):
-        yield from scene(9)
+    def decode(source):
+        yield from ((image, None, index / 30) for index, image in enumerate(scene(9)))
         raise KeyboardInterrupt
 
-    camera = video.Frames("camera0", (40, 60), read, fps=30.0)
-    monkeypatch.setattr(predict.video, "open", lambda source: camera)
-    output = predict.Output(tmp_path, form="npy", size="model")
-    assert predict.predict_sources(model, ["camera:0"], output) == 1
+    camera = read.Source("camera0", (40, 60), decode, fps=30.0)
+    monkeypatch.setattr(read, "open", lambda source: camera)
+    output = Output(tmp_path, form="npy", size="model")
+    assert predict_sources(model, ["camera:0"], output) == 1
     assert len(np.load(tmp_path / "camera0.npy")) == 8  # whole chunks
     assert "stopped after 8 frames; 8 maps kept" in capsys.readouterr().err
 
@@ -264,8 +113,8 @@ def test_a_camera_ends_with_an_interruption_and_keeps_its_maps(
 def test_a_gray_video_keeps_the_times_of_its_source(tmp_path, model):
     times = [0, 0.04, 0.5, 0.54, 2.0]
     source = film(tmp_path / "uneven.mkv", scene(5), times=times)
-    output = predict.Output(tmp_path / "out", form="gray")
-    assert predict.predict_sources(model, [str(source)], output) == 0
+    output = Output(tmp_path / "out", form="gray")
+    assert predict_sources(model, [str(source)], output) == 0
     with av.open(str(tmp_path / "out" / "uneven.mkv")) as container:
         seen = [float(picture.time) for picture in container.decode(video=0)]
     np.testing.assert_allclose(seen, times, atol=2e-3)
@@ -275,9 +124,9 @@ def test_somebody_elses_files_are_never_removed(tmp_path, model):
     source = picture_source(tmp_path / "clip", scene(2))
     (tmp_path / "out" / "clip").mkdir(parents=True)
     (tmp_path / "out" / "clip" / "thesis.tex").write_text("mine")
-    output = predict.Output(tmp_path / "out", overwrite=True)
+    output = Output(tmp_path / "out", overwrite=True)
     with pytest.raises(SalemaError, match=r"holds thesis\.tex too"):
-        predict.predict_sources(model, [source], output)
+        predict_sources(model, [source], output)
     assert (tmp_path / "out" / "clip" / "thesis.tex").read_text() == "mine"
 
 
@@ -299,14 +148,14 @@ def tree(folder):
 
 
 def test_dhf1k_gets_the_originals_folders_and_the_frames_own_names(tmp_path, dhf1k, model):
-    clips = datasets.load(dhf1k, "DHF1K", videos=range(601, 603), ground_truth=False)
-    assert predict.predict_dataset(model, clips, tmp_path / "out", "png", False, "best") == 0
+    clips = data.load(dhf1k, "DHF1K", videos=range(601, 603), ground_truth=False)
+    assert predict_dataset(model, clips, tmp_path / "out", "png", False, "best") == 0
     expected = [f"best_predictions/0601/{n:04d}.png" for n in (1, 2, 3)]
     expected += [f"best_predictions/0602/{n:04d}.png" for n in (1, 2, 3, 4, 5)]
     assert tree(tmp_path / "out") == expected
     seen = cv2.imread(str(tmp_path / "out" / expected[-1]), cv2.IMREAD_UNCHANGED)
     frames = np.stack(list(clips[1].frames()))
-    alone = writers.to_byte(writers.min_max(model.predict(frames, size="model")[-1]))
+    alone = write.to_byte(write.min_max(model.predict(frames, size="model")[-1]))
     np.testing.assert_allclose(seen, alone, atol=1)  # 0602 began with an empty memory
     assert seen.min() == 0 and seen.max() == 255
 
@@ -315,8 +164,8 @@ def test_hollywood_gets_the_originals_folders_and_its_films_numbers(tmp_path, mo
     part = tmp_path / "data" / "Hollywood-2" / "testing"
     trees.shot(part / "actioncliptest00001_1", [f"actioncliptest00001_{n:05d}" for n in (1, 2)])
     trees.shot(part / "actioncliptest00001_2", ["actioncliptest00001_00003"])
-    clips = datasets.load(tmp_path / "data", "Hollywood-2", ground_truth=False)
-    predict.predict_dataset(model, clips, tmp_path / "out", "png", False, "best")
+    clips = data.load(tmp_path / "data", "Hollywood-2", ground_truth=False)
+    predict_dataset(model, clips, tmp_path / "out", "png", False, "best")
     inner = "Hollywood-2/testing/actioncliptest00001"
     assert tree(tmp_path / "out") == [
         f"{inner}_1/best_predictions/actioncliptest00001_00001.png",
@@ -327,33 +176,34 @@ def test_hollywood_gets_the_originals_folders_and_its_films_numbers(tmp_path, mo
 
 @pytest.mark.parametrize(("form", "suffix"), [("gray", ".mkv"), ("npy", ".npy")])
 def test_a_data_set_as_one_file_a_clip(tmp_path, dhf1k, model, form, suffix):
-    clips = datasets.load(dhf1k, "DHF1K", videos=range(602, 603))
-    predict.predict_dataset(model, clips, tmp_path / "out", form, False)
+    clips = data.load(dhf1k, "DHF1K", videos=range(602, 603))
+    predict_dataset(model, clips, tmp_path / "out", form, False)
     assert tree(tmp_path / "out") == [f"salema_predictions/0602{suffix}"]
     path = tmp_path / "out" / "salema_predictions" / f"0602{suffix}"
-    assert len(list(writers.read_gray(path)) if form == "gray" else np.load(path)) == 5
+    assert len(list(read.maps(path)) if form == "gray" else np.load(path)) == 5
 
 
-def test_an_interrupted_data_set_goes_on_with_the_next_clip(tmp_path, dhf1k, model, capsys):
-    clips = datasets.load(dhf1k, "DHF1K")
+def test_an_interrupted_data_set_resumes_with_the_next_clip(tmp_path, dhf1k, model, capsys):
+    clips = data.load(dhf1k, "DHF1K")
     true, steps = model.step, []
 
-    def interrupted(frames, state=None):
+    def interrupted(frames):
         steps.append(len(frames))
         if len(steps) == 3:  # within 0602
             raise KeyboardInterrupt
-        return true(frames, state)
+        return true(frames)
 
     model.step = interrupted
     try:
         with pytest.raises(KeyboardInterrupt):
-            predict.predict_dataset(model, clips, tmp_path / "out", "png", False)
+            predict_dataset(model, clips, tmp_path / "out", "png", False)
     finally:
         del model.step
     assert len(tree(tmp_path / "out")) == 3
-    assert predict.predict_dataset(model, clips, tmp_path / "out", "png", False) == 0
+    assert predict_dataset(model, clips, tmp_path / "out", "png", False) == 0
     assert len(tree(tmp_path / "out")) == 10
-    assert "2 clips, 7 maps in" in (told := capsys.readouterr().out) and "1 there already" in told
+    out = capsys.readouterr().out
+    assert "2 clips, 7 maps in" in out and "1 there already" in out
 
 
 def test_a_clip_with_a_broken_frame_is_skipped_and_counted(tmp_path, model, capsys):
@@ -361,8 +211,8 @@ def test_a_clip_with_a_broken_frame_is_skipped_and_counted(tmp_path, model, caps
     for name in ("1", "2", "10"):
         picture_source(folder / name, scene(2))
     (folder / "2" / "001.png").write_bytes(b"not a picture")
-    clips = datasets.load(tmp_path / "data", "other", ground_truth=False)
-    status = predict.predict_dataset(model, clips, tmp_path / "out", "png", False)
+    clips = data.load(tmp_path / "data", "other", ground_truth=False)
+    status = predict_dataset(model, clips, tmp_path / "out", "png", False)
     out, err = capsys.readouterr()
     assert status == 1 and "1 broken" in out
     assert err.startswith("2 skipped: ") and "001.png" in err and err.count("\n") == 1
@@ -370,21 +220,41 @@ def test_a_clip_with_a_broken_frame_is_skipped_and_counted(tmp_path, model, caps
     assert folders == {"1", "10"}
 
 
+def test_an_error_in_writing_ends_the_whole_data_set(tmp_path, dhf1k, model, monkeypatch):
+    def full(image, suffix):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write, "picture", full)
+    clips = data.load(dhf1k, "DHF1K")
+    with pytest.raises(SalemaError, match="No space left on device"):
+        predict_dataset(model, clips, tmp_path / "out", "png", False)
+    assert tree(tmp_path / "out") == []
+
+
+def test_a_source_without_a_frame_is_an_error_and_leaves_nothing(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(read, "open", lambda name: read.Source("empty", (4, 4), lambda _: iter(())))
+    for form in write.SUFFIX:
+        output = Output(tmp_path / "out", form, overlay=tmp_path / "over.mp4")
+        with pytest.raises(SalemaError, match=r"no frame could be read: empty\.mp4"):
+            predict_sources(model, ["empty.mp4"], output)
+        assert tree(tmp_path) == []
+
+
 def test_a_submission_is_a_zip_of_clips_and_frames_with_four_digits(tmp_path, dhf1k, model):
-    clips = datasets.load(dhf1k, "DHF1K")
-    predict.predict_dataset(model, clips, tmp_path / "out", "png", False)
+    clips = data.load(dhf1k, "DHF1K")
+    predict_dataset(model, clips, tmp_path / "out", "png", False)
     folder = tmp_path / "out" / "salema_predictions"
-    predict.submission(folder, clips, tmp_path / "send.zip")
+    submission(folder, clips, tmp_path / "send.zip")
     with zipfile.ZipFile(tmp_path / "send.zip") as archive:
         assert archive.testzip() is None
         names = archive.namelist()
         assert archive.read("0700/0002.png") == (folder / "0700" / "0002.png").read_bytes()
     assert names == [f"{c.name}/{n:04d}.png" for c in clips for n in range(1, c.n_frames + 1)]
     with pytest.raises(SalemaError, match="exists"):
-        predict.submission(folder, clips, tmp_path / "send.zip")
+        submission(folder, clips, tmp_path / "send.zip")
     (folder / "0602" / "0004.png").unlink()
     with pytest.raises(SalemaError, match="4 of 5 maps"):
-        predict.submission(folder, clips, tmp_path / "again.zip")
+        submission(folder, clips, tmp_path / "again.zip")
     assert not (tmp_path / "again.zip").exists()
 
 
@@ -392,13 +262,13 @@ def test_a_submission_is_a_zip_of_clips_and_frames_with_four_digits(tmp_path, dh
     ("text", "expected"), [("601-700", range(601, 701)), ("7", range(7, 8)), (" 1-1 ", range(1, 2))]
 )
 def test_numbers_count_both_ends(text, expected):
-    assert predict.numbers(text) == expected
+    assert numbers(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "700-601", "a-b", "1-2-3", "-5", "601:700"])
-def test_numbers_that_are_none_are_told(text):
+def test_a_bad_range_of_numbers_is_refused(text):
     with pytest.raises(SalemaError, match="601-700"):
-        predict.numbers(text)
+        numbers(text)
 
 
 # ---------------------------------------------------------------------- the study
@@ -414,15 +284,17 @@ def test_a_run_of_the_study_gets_its_maps_in_sixteen_bits(tmp_path, dhf1k, monke
         "predict": {"precision": "fp32", "chunk": 2},
     }  # fmt: skip
     settings = params.from_dict(raw)
-    model = network("ema30", chunk=2)
-    weights.save(model, settings.run_folder("ema30") / "weights.safetensors", weights.Card())
-    folder = predict.predict_run(settings, "ema30")
+    model = predictor(chunk=2)
+    weights.save(
+        model.network, settings.run_folder("ema30") / "weights.safetensors", weights.Card()
+    )
+    folder = predict_run(settings, "ema30")
     assert tree(folder) == ["DHF1K/0601.mkv", "DHF1K/0602.mkv", "DHF1K/0700.mkv",
                             *(f"SALICON/{stem}.png" for stem in stems)]  # fmt: skip
-    seen = np.stack(list(writers.read_gray(folder / "DHF1K" / "0602.mkv")))
-    clip = datasets.load(dhf1k, "DHF1K", videos=range(602, 603))[0]
+    seen = np.stack(list(read.maps(folder / "DHF1K" / "0602.mkv")))
+    clip = data.load(dhf1k, "DHF1K", videos=range(602, 603))[0]
     expected = model.predict(np.stack(list(clip.frames())), size="model")
     for saliency, alone in zip(seen, expected, strict=True):
-        np.testing.assert_allclose(saliency, writers.min_max(alone), atol=2e-3)
+        np.testing.assert_allclose(saliency, write.min_max(alone), atol=2e-3)
     still = cv2.imread(str(folder / "SALICON" / f"{stems[2]}.png"), cv2.IMREAD_UNCHANGED)
     assert still.dtype == np.uint16 and still.shape == SIZE and still.max() == 65535

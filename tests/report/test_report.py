@@ -10,7 +10,8 @@ import yaml
 from salema import data as datasets
 from salema import report
 from salema.files import SalemaError
-from salema.media.write import GrayWriter
+from salema.media import write
+from salema.media.read import Frame
 from salema.params import from_dict
 from salema.report import clips as clips_module
 from salema.report import scores, style
@@ -363,9 +364,10 @@ def clip(study):
     for run in ("static", "ema30"):
         path = study.run_folder(run) / "maps" / "DHF1K" / "0601.mkv"
         path.parent.mkdir(parents=True)
-        with GrayWriter(path, 30, (16, 16)) as writer:
+        with write.gray(path, (16, 16), 30) as put:
             for level in (0.0, 0.5, 0.25, 0.25, 1.0, 1.0):
-                writer.write(np.full((16, 16), level, np.float32), None, "")
+                saliency = np.full((16, 16), level, np.float32)
+                put(saliency, Frame(saliency, ""))
     return found
 
 

@@ -18,6 +18,7 @@ from salema import data, params
 from salema.__main__ import main
 from salema.files import SalemaError
 from salema.media import write
+from salema.media.read import Frame
 from salema.predict import sources as predict
 from salema.score import evaluate
 from salema.score.maps import Maps
@@ -77,9 +78,9 @@ def arrays(folder, made):
 
 def videos(folder, made):
     for clip, maps in made.items():
-        with write.GrayWriter(folder / f"{clip}.mkv", 30.0, SIZE) as writer:
+        with write.gray(folder / f"{clip}.mkv", SIZE, 30.0) as put:
             for saliency in maps:
-                writer.write(saliency.astype(np.float32) / 255, None, "")
+                put(saliency.astype(np.float32) / 255, Frame(saliency, ""))
     return folder
 
 

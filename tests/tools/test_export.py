@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from salema.files import SalemaError
-from salema.model import weights
-from salema.params import Model, Placement
+from salema.model.network import SaliencyModel
+from salema.model.weights import Card
+from salema.params import Model, Placement, named
+from salema.predict.predictor import Predictor
 from salema.tools.export import OPSET, export
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs `pip install salema[export]`")
@@ -18,12 +20,17 @@ SIZE = [64, 96]
 def network(placement, size=SIZE):
     """Random weights that leave the maps away from 0 and 1, so that a difference shows."""
     torch.manual_seed(3)
-    model = weights.build(placement, config=Model(size=size, width=0.125, std=64.0))
+    placement = named(placement) if isinstance(placement, str) else placement
+    network = SaliencyModel(Model(size=size, width=0.125, std=64.0), placement)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for name, weight in network.named_parameters():
             if name.endswith("bias"):
                 weight.normal_(0, 0.2)
-    return model.prepare("cpu", "fp32")
+    return network
+
+
+def predictor(network):
+    return Predictor(network, "cpu", "fp32")
 
 
 def clip(count=6, size=SIZE, seed=0):
@@ -58,12 +65,12 @@ def test_step_by_step_onnx_gives_the_maps_of_pytorch(placement, tmp_path):
     export(model, tmp_path / "step.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     maps = run(session, frames)
-    expected = model.predict(frames)
+    expected = predictor(model).predict(frames)
     assert maps.dtype == np.float32 and maps.shape == (6, *SIZE)
     np.testing.assert_allclose(maps, expected, atol=1e-3)
-    without_memory = model.step_images(frames)
+    without_memory = np.stack(list(predictor(model).images(frames)))
     assert np.abs(expected[1:] - without_memory[1:]).max() > 0.003  # or nothing was shown
-    np.testing.assert_allclose(run(session, frames), maps)  # a new clip starts anew
+    np.testing.assert_allclose(run(session, frames), maps)  # a new clip starts with zeros
 
 
 def test_the_static_network_takes_any_number_of_frames(tmp_path):
@@ -73,13 +80,13 @@ def test_the_static_network_takes_any_number_of_frames(tmp_path):
     assert [value.name for value in session.get_inputs()] == ["frame"]
     for count in (1, 5):
         maps = session.run(None, {"frame": frames[:count]})[0]
-        np.testing.assert_allclose(maps, model.predict(frames[:count]), atol=1e-3)
+        np.testing.assert_allclose(maps, predictor(model).predict(frames[:count]), atol=1e-3)
 
 
-def test_the_file_tells_its_inputs_outputs_rule_and_opset(tmp_path):
+def test_the_file_describes_its_inputs_outputs_rule_and_opset(tmp_path):
     import onnx
 
-    export(network("ema7-54"), tmp_path / "step.onnx")
+    export(network("ema7-54"), tmp_path / "step.onnx", Card("ema7-54"))
     graph = onnx.load(tmp_path / "step.onnx")
     assert graph.opset_import[0].version == OPSET
     told = {entry.key: entry.value for entry in graph.metadata_props}
@@ -91,16 +98,17 @@ def test_the_file_tells_its_inputs_outputs_rule_and_opset(tmp_path):
     assert [name.removeprefix("next_") for name in list(outputs)[1:]] == list(inputs)[1:]
     assert "zeros" in told["rule"] and told["opset"] == str(OPSET)
     assert json.loads(told["placement"])["after"] == [7, 54]
+    assert told["run"] == "ema7-54"
 
 
-def test_the_model_itself_is_left_as_it_was(tmp_path):
+def test_the_network_itself_is_left_as_it_was(tmp_path):
     model, frames = network("ema30"), clip(3)
-    before = model.predict(frames)
+    before = predictor(model).predict(frames)
     export(model, tmp_path / "step.onnx")
-    np.testing.assert_array_equal(model.predict(frames), before)
+    np.testing.assert_array_equal(predictor(model).predict(frames), before)
 
 
-def test_what_cannot_be_exported_is_told_in_one_line(tmp_path, monkeypatch):
+def test_what_cannot_be_exported_is_reported_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(SalemaError, match="dropout: always"):
         export(network("ema30-dropout"), tmp_path / "step.onnx")
     (tmp_path / "there.onnx").write_text("mine")

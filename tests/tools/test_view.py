@@ -8,13 +8,16 @@ import cv2
 import numpy as np
 import pytest
 import trees
+from test_predictor import predictor, scene
 from test_read import film, noise
-from test_sources import network, scene, tree
+from test_sources import tree
 
 from salema.files import SalemaError
-from salema.media import read as video
-from salema.media import write as writers
-from salema.model.network import SaliencyModel
+from salema.media import read, write
+from salema.media.overlay import blend, color_table, overlay
+from salema.media.read import Frame
+from salema.predict.predictor import Predictor
+from salema.predict.sources import Output
 from salema.tools import view
 
 SIZE = (72, 96)  # of the films
@@ -22,7 +25,7 @@ SIZE = (72, 96)  # of the films
 
 @pytest.fixture(scope="module")
 def model():
-    return network()
+    return predictor()
 
 
 def block(count):
@@ -35,13 +38,12 @@ def block(count):
     return frames
 
 
-class Brightness(SaliencyModel):
-    """Looks where it is bright: figures that can be foretold."""
+class Brightness(Predictor):
+    """Its maps are high where the picture is bright, so that the figures are known."""
 
-    def step(self, frames, state=None):
-        maps = [cv2.GaussianBlur((frame[..., 0] > 180).astype(np.float32), (0, 0), 2)
-                for frame in frames]  # fmt: skip
-        return np.stack(maps), state
+    def step(self, frames):
+        bright = (frames[..., 0] > 180).astype(np.float32)
+        return np.stack([cv2.GaussianBlur(frame, (0, 0), 2) for frame in bright])
 
 
 # ---------------------------------------------------------------------- figures
@@ -105,21 +107,21 @@ def film_of(page, folder):
 
     text = re.search(r'<script id="film"[^>]*>(.*?)</script>', page.read_text("utf-8"))[1]
     (folder / "film.mp4").write_bytes(base64.b64decode(text, validate=True))
-    frames = np.stack(list(video.open(folder / "film.mp4")))
+    frames = np.stack([frame.image for frame in read.open(folder / "film.mp4")])
     return frames.reshape(len(frames), 3, -1, *frames.shape[2:])
 
 
 def test_the_film_holds_source_map_and_overlay_below_each_other(tmp_path, model):
     frames = block(6)
     source = film(tmp_path / "clip.mkv", frames, "ffv1", "bgr0")
-    assert view.page(model, source, tmp_path / "p.html", colormap="bone") is None
+    assert view.page(model, str(source), tmp_path / "p.html", Output(colormap="bone")) is None
     seen = film_of(tmp_path / "p.html", tmp_path).astype(int)
     assert seen.shape == (6, 3, *SIZE, 3)
-    lut = writers.color_table("bone")
+    lut = color_table("bone")
     for panes, frame, saliency in zip(seen, frames, model.stream(frames, "model"), strict=True):
-        stretched = cv2.resize(writers.min_max(saliency), SIZE[::-1])
-        expected = (frame, lut[writers.to_byte(stretched)],
-                    writers.overlay(frame, stretched, lut, 0.7))  # fmt: skip
+        stretched = cv2.resize(write.min_max(saliency), SIZE[::-1])
+        colored = lut[write.to_byte(stretched)]
+        expected = (frame, colored, blend(frame, stretched, lut, 0.7))
         for pane, image in zip(panes, expected, strict=True):
             assert np.abs(pane - image).mean() < 5  # H.264
 
@@ -127,18 +129,18 @@ def test_the_film_holds_source_map_and_overlay_below_each_other(tmp_path, model)
 def test_figures_are_those_of_the_maps(tmp_path, model):
     frames, times = block(5), [0, 0.04, 0.3, 0.34, 1.0]
     source = film(tmp_path / "clip.mkv", frames, times=times)
-    view.page(model, source, tmp_path / "p.html")
+    view.page(model, str(source), tmp_path / "p.html", Output())
     told = data_of(tmp_path / "p.html")
     assert told["times"] == pytest.approx(times, abs=2e-3)
-    maps = [writers.min_max(m) for m in model.stream(video.open(source), "model")]
+    maps = [write.min_max(saliency) for _, saliency in model.maps(read.open(source))]
     assert told["entropy"] == pytest.approx([view.entropy(m) for m in maps], abs=1e-3)
     assert told["x"] == pytest.approx([100 * view.centre(m)[0] for m in maps], abs=0.06)
     assert told["y"] == pytest.approx([100 * view.centre(m)[1] for m in maps], abs=0.06)
-    assert told["seconds"] == pytest.approx(1.0 + 1 / video.open(source).fps, abs=1e-3)
+    assert told["seconds"] == pytest.approx(1.0 + 1 / read.open(source).fps, abs=1e-3)
 
 
 def test_curves_of_long_videos_have_a_bounded_number_of_points():
-    panes = view._Panes(video.Frames("x", (4, 4), iter, fps=10.0), None, 0)
+    panes = view._Panes(read.Source("x", (4, 4), iter, fps=10.0), None, 0)
     panes.times = [index / 10 for index in range(4000)]
     panes.values = [(float(index), 1.0, 2.0) for index in range(4000)]
     times, values = panes.curves()
@@ -150,7 +152,7 @@ def test_curves_of_long_videos_have_a_bounded_number_of_points():
 
 def test_large_and_odd_sources_are_shrunk_to_even_panes():
     def panes(height, width):
-        return view._Panes(video.Frames("x", (height, width), iter), None, 0).size
+        return view._Panes(read.Source("x", (height, width), iter), None, 0).size
 
     assert panes(1080, 1920) == (360, 640)
     assert panes(1920, 1080) == (640, 360)
@@ -164,7 +166,7 @@ def test_the_page_asks_nothing_of_the_network_and_hostile_names_do_nothing(tmp_p
     folder = tmp_path / name.replace("/", "\u2044")
     for index, frame in enumerate(block(2)):
         trees.array(folder / f"{index}.png", frame)
-    view.page(model, folder, tmp_path / "p.html")
+    view.page(model, str(folder), tmp_path / "p.html", Output())
     text = (tmp_path / "p.html").read_text("utf-8")
     assert "alert(1)" in text and "<script>alert" not in text
     assert "{{film}} {{data}}" in text  # as they were given, and nowhere else
@@ -174,37 +176,36 @@ def test_the_page_asks_nothing_of_the_network_and_hostile_names_do_nothing(tmp_p
 
 
 def test_a_page_that_exists_is_refused_and_a_camera_too(tmp_path, model):
-    source = film(tmp_path / "clip.mp4", block(2))
+    source = str(film(tmp_path / "clip.mp4", block(2)))
     (tmp_path / "p.html").write_text("mine")
     with pytest.raises(SalemaError, match=r"p\.html exists"):
-        view.page(model, source, tmp_path / "p.html")
+        view.page(model, source, tmp_path / "p.html", Output())
     assert (tmp_path / "p.html").read_text() == "mine"
-    view.page(model, source, tmp_path / "p.html", overwrite=True)
+    view.page(model, source, tmp_path / "p.html", Output(overwrite=True))
     assert (tmp_path / "p.html").read_text("utf-8").startswith("<!doctype html>")
-    for camera in (0, "camera:0"):
-        with pytest.raises(SalemaError, match="no page of a camera"):
-            view.page(model, camera, tmp_path / "c.html")
+    with pytest.raises(SalemaError, match="no page of a camera"):
+        view.page(model, "camera:0", tmp_path / "c.html", Output())
 
 
 def test_an_interruption_leaves_nothing(tmp_path, model, monkeypatch):
     source = film(tmp_path / "clip.mp4", block(9))
-    true = SaliencyModel.step
+    true = Predictor.step
 
-    def interrupted(self, frames, state=None):
-        if state is not None:
+    def interrupted(self, frames):
+        if self.state is not None:
             raise KeyboardInterrupt
-        return true(self, frames, state)
+        return true(self, frames)
 
-    monkeypatch.setattr(SaliencyModel, "step", interrupted)
+    monkeypatch.setattr(Predictor, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        view.page(model, source, tmp_path / "out" / "p.html")
+        view.page(model, str(source), tmp_path / "out" / "p.html", Output())
     assert tree(tmp_path) == ["clip.mp4"]
 
 
 def test_a_truncated_video_gets_a_page_that_says_so(tmp_path, model):
     path = film(tmp_path / "cut.avi", noise(12), "mjpeg", "yuvj420p")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    stopped = view.page(model, path, tmp_path / "p.html")
+    stopped = view.page(model, str(path), tmp_path / "p.html", Output())
     assert "cut short" in stopped
     assert f"Ended early: {stopped}." in (tmp_path / "p.html").read_text("utf-8")
 
@@ -225,7 +226,8 @@ def moving(tmp_path_factory, model):
     """The page of a film of two seconds."""
     folder = tmp_path_factory.mktemp("page")
     source = film(folder / "clip.mp4", block(24), rate=12)
-    view.page(Brightness(model.config, model.placement), source, folder / "moving page.html")
+    bright = Brightness(model.network, "cpu", "fp32")
+    view.page(bright, str(source), folder / "moving page.html", Output())
     return folder / "moving page.html"
 
 
@@ -359,7 +361,7 @@ def test_the_page_fits_phone_and_desk_in_light_and_dark(tab, moving, width, dark
 @chromium
 def test_a_single_image_gets_a_picture_in_place_of_the_player(tab, tmp_path, model):
     image = trees.array(tmp_path / "photo.png", block(2)[1])
-    view.page(model, image, tmp_path / "p.html")
+    view.page(model, str(image), tmp_path / "p.html", Output())
     opened(tab, tmp_path / "p.html")
     assert tab.complaints == []
     assert not tab.run("play.checkVisibility()") and tab.run("wipe.checkVisibility()")
@@ -374,7 +376,7 @@ def test_a_single_image_gets_a_picture_in_place_of_the_player(tab, tmp_path, mod
 def test_a_folder_of_frames_is_a_film_of_25_a_second(tab, tmp_path, model):
     for index, frame in enumerate(block(10)):
         trees.array(tmp_path / "frames" / f"{index}.png", frame)
-    view.page(model, tmp_path / "frames", tmp_path / "p.html")
+    view.page(model, str(tmp_path / "frames"), tmp_path / "p.html", Output())
     opened(tab, tmp_path / "p.html")
     assert tab.complaints == []
     assert tab.run("video.duration") == pytest.approx(0.4, abs=0.02)
@@ -385,9 +387,9 @@ def test_the_overlay_that_predict_writes_plays_in_a_browser(tab, tmp_path):
     frames = block(24)
     saliency = np.zeros(SIZE, np.float32)
     saliency[:, 48:] = 1
-    with writers.OverlayWriter(tmp_path / "over.mp4", 24, SIZE) as writer:
+    with overlay(tmp_path / "over.mp4", SIZE, 24) as put:
         for frame in frames:
-            writer.write(saliency, frame, "")
+            put(saliency, Frame(frame, ""))
     (tmp_path / "p.html").write_text('<video id="video" muted src="over.mp4"></video>')
     tab.complaints.clear()
     tab.open(tmp_path / "p.html")

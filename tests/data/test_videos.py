@@ -1,61 +1,17 @@
-"""The official layouts: video sets and everything that is common to all sets."""
+"""Video sets, and the readers of a clip."""
 
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import trees
 
-from salema.data import DATASETS, find, load
-from salema.data.sets import EXPECTED, HEVC33, NUMBERS, sigma
+from salema.data import find, load
 from salema.files import SalemaError
 
 
 def reasons(search):
     return [str(problem) for problem in search.problems]
-
-
-def test_splits_share_no_number_and_leave_none_out():
-    for dataset, first, last in [("DHF1K", 1, 1000), ("OSIE", 1001, 1700), ("NUSScene", 1, 500)]:
-        parts = [number for numbers in NUMBERS[dataset].values() for number in numbers]
-        assert sorted(parts) == list(range(first, last + 1)), dataset
-
-
-def test_hevc33_keeps_twins_and_the_published_test_clips_apart():
-    assert not set(HEVC33["val"]) & set(HEVC33["test"])
-    assert EXPECTED["HEVC33"] == {"train": 33 - 4 - 10, "val": 4, "test": 10}
-    twins = {"RaceHorsesC", "RaceHorsesD", "BasketballDrill", "BasketballDrillText"}
-    assert not twins & {*HEVC33["val"], *HEVC33["test"]}
-
-
-def test_sigma_is_a_33rd_of_the_longer_side():
-    assert sigma((600, 800)) == pytest.approx(800 / 33)
-    assert sigma((660, 33)) == pytest.approx(20)
-
-
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_a_missing_set_is_one_line_with_its_source(tmp_path, dataset):
-    with pytest.raises(SalemaError, match=dataset) as error:
-        load(tmp_path, dataset)
-    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_misspelt_set_or_split_names_the_choices(tmp_path):
-    with pytest.raises(SalemaError, match=r"'DHF2K'.*DHF1K"):
-        load(tmp_path, "DHF2K")
-    with pytest.raises(SalemaError, match=r"'dev'.*train, val, test"):
-        load(tmp_path, "DHF1K", "dev")
-    with pytest.raises(SalemaError, match="other has no split 'train'"):
-        load(tmp_path, "other", "train")
-
-
-def test_importing_the_package_reads_no_heavy_library():
-    heavy = "{'cv2', 'av', 'scipy', 'h5py', 'torch', 'pandas'}"
-    code = f"import sys, salema.data; print(*{heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
 
 
 def test_dhf1k_is_split_by_number_and_600_is_a_training_video(tmp_path):
@@ -132,6 +88,12 @@ def test_folders_of_other_are_sorted_as_numbers_and_have_no_ground_truth(tmp_pat
     assert [clip.name for clip in load(tmp_path, "other", videos=range(1, 11))] == ["2", "10"]
 
 
+def test_folders_whose_names_begin_alike_are_sorted(tmp_path):
+    for folder in ("clip10", "clip2", "clip", "10"):
+        trees.picture(tmp_path / "other" / folder / "1.png")
+    assert [c.name for c in load(tmp_path, "other")] == ["10", "clip", "clip2", "clip10"]
+
+
 def test_a_folder_of_other_without_frames_is_reported(tmp_path):
     trees.picture(tmp_path / "other" / "1" / "00001.jpg")
     (tmp_path / "other" / "2").mkdir()
@@ -184,7 +146,8 @@ def test_training_trains_and_testing_tests_and_stands_in_for_val(tmp_path):
     trees.shot(tmp_path / "UCF-sports" / "training" / "Run-Side-001", ["Run-Side_001_001"])
     trees.shot(tmp_path / "UCF-sports" / "testing" / "Run-Side-002", ["Run-Side_002_001"])
     parts = {
-        s: [(c.name, c.split) for c in load(tmp_path, "UCF-sports", s)] for s in EXPECTED["OSIE"]
+        s: [(c.name, c.split) for c in load(tmp_path, "UCF-sports", s)]
+        for s in ("train", "val", "test")
     }
     assert parts["train"] == [("Run-Side-001", "train")]
     assert parts["test"] == parts["val"] == [("Run-Side-002", "test")]
@@ -354,3 +317,92 @@ def test_the_size_of_a_photograph_that_lies_on_its_side_is_that_of_its_frame(tmp
     path.write_bytes(data[:2] + segment + data[2:])
     (clip,) = load(tmp_path, "other")
     assert clip.size == (50, 18) == next(clip.frames()).shape[:2]
+
+
+def hevc33(tmp_path, rows, name="Cactus", frames=10, fps=25):
+    trees.video(tmp_path / "HEVC33" / "videos" / f"{name}.avi", frames, fps)
+    trees.hevc33(tmp_path, [name], rows)
+    (clip,) = load(tmp_path, "HEVC33")
+    return clip
+
+
+def test_a_fixation_covers_every_frame_that_it_touches(tmp_path):
+    # 25 fps: a frame lasts 40 ms. 90-130 ms touches frames 2 and 3.
+    clip = hevc33(tmp_path, [(7, 1, 90, 40, 5, 6)])
+    assert (clip.fps, clip.size, clip.n_frames) == (25, trees.SIZE, 10)
+    assert (clip.frame_names[0], clip.frame_names[-1]) == ("00000", "00009")
+    assert [len(points) for points in clip.fixations()] == [0, 0, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert next(clip.fixations(2)).tolist() == [[5, 6, 6]] and clip.has_observers
+    assert clip.annotated == 2
+
+
+def test_a_fixation_that_ends_with_a_frame_does_not_reach_the_next(tmp_path):
+    # 280 ms at 25 fps end frame 6 exactly; 0.28 * 25 in floating point is above 7.
+    clip = hevc33(tmp_path, [(1, 1, 200, 80, 5, 6)], fps=25)
+    assert [len(points) for points in clip.fixations()] == [0, 0, 0, 0, 0, 1, 1, 0, 0, 0]
+
+
+def test_each_fixation_counts_once_a_frame_and_observers_add_up(tmp_path):
+    clip = hevc33(tmp_path, [(1, 1, 0, 400, 5, 6), (2, 1, 0, 40, 5, 6)])
+    assert [len(points) for points in clip.fixations()] == [2, *[1] * 9]
+
+
+def test_fixations_past_the_last_frame_are_dropped_and_counted(tmp_path):
+    rows = [(1, 1, 380, 900, 5, 6), (1, 1, 400, 50, 5, 6), (1, 1, 0, 40, 32, 0)]
+    clip = hevc33(tmp_path, rows)
+    assert [len(points) for points in clip.fixations()] == [*[0] * 9, 1]
+    assert clip.dropped == 2
+
+
+def test_a_frame_that_nobody_fixated_has_a_blank_map(tmp_path):
+    clip = hevc33(tmp_path, [(1, 1, 0, 40, 5, 6)], frames=2)
+    first, second = clip.maps()
+    assert first.max() == 1 and not second.any()
+
+
+def test_a_video_file_may_have_a_space_in_its_name(tmp_path):
+    trees.video(tmp_path / "HEVC33" / "videos" / "Basketball Drive.avi", 2)
+    trees.hevc33(tmp_path, ["BasketballDrive"], [(1, 1, 0, 80, 5, 6)])
+    (clip,) = load(tmp_path, "HEVC33", "train")
+    assert clip.name == "BasketballDrive" and len(list(clip.frames())) == 2
+
+
+def test_hevc33_is_split_by_name_and_belongs_by_index(tmp_path):
+    names = ["Kimono", "Cactus", "Yan"]
+    for name in names:
+        trees.video(tmp_path / "HEVC33" / "videos" / f"{name}.avi", 1)
+    trees.hevc33(tmp_path, names, [(1, i + 1, 0, 40, i, 0) for i in range(3)])
+    found = [(c.name, c.split, next(c.fixations())[0, 0]) for c in load(tmp_path, "HEVC33")]
+    assert found == [("Cactus", "val", 1), ("Kimono", "test", 0), ("Yan", "train", 2)]
+
+
+def test_what_hevc33_lacks_is_reported(tmp_path):
+    trees.hevc33(
+        tmp_path,
+        ["Lee", "Yan", "Traffic", "Keiba"],
+        [
+            (1, 1, 0, 40, 5, 6),
+            (1, 2, 0, 40, 5, 6),
+            (9, float("nan"), 3, 420, 5, 6),
+            (1, 4, 0, 9, 0, 0),
+        ],
+    )
+    for name in ("Yan", "Traffic", "Stray"):
+        trees.video(tmp_path / "HEVC33" / "videos" / f"{name}.avi", 1)
+    (tmp_path / "HEVC33" / "videos" / "Keiba.avi").write_bytes(b"not a video")
+    search = find(tmp_path, "HEVC33", "train")
+    assert [clip.name for clip in search.clips] == ["Yan"]
+    assert reasons(search) == [
+        "HEVC33/video_database.mat: 1 of 4 rows incomplete, left out",
+        "HEVC33/videos/Keiba.avi: not a video, clip skipped",
+        "HEVC33/videos/Lee.avi: no such video, its fixations left out",
+        "HEVC33/videos/Traffic.avi: no fixations, clip skipped",
+        "HEVC33/videos/Stray.avi: not in the table, skipped",
+    ]
+
+
+def test_an_hevc33_table_that_is_none_is_one_line(tmp_path):
+    path = trees.hevc33(tmp_path, ["Yan"], [(1, 1, 0, 40, 5, 6)])
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(SalemaError, match=r"no HEVC33 fixations in .*video_database\.mat"):
+        load(tmp_path, "HEVC33")

@@ -1,0 +1,172 @@
+"""The map in color over its frame: an mp4 that browsers play, with the sound of the source."""
+
+import difflib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from salema.files import SalemaError, atomic
+from salema.media.image import fit
+from salema.media.read import FALLBACK_FPS
+from salema.media.write import Video, Write, container, picture, to_byte
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
+AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)  # Hz
+SECONDS_BETWEEN_KEYS = 2  # a player can jump to any key frame
+
+
+def color_table(name: str) -> np.ndarray:
+    """OpenCV's color map of that name in lower case ("turbo") as uint8 (256, 3) RGB."""
+    known = [key[9:].lower() for key in dir(cv2) if key.startswith("COLORMAP_")]
+    if name.lower() not in known:
+        near = (difflib.get_close_matches(name.lower(), known, 1) or ["turbo"])[0]
+        raise SalemaError(f"no color map '{name}' (did you mean '{near}'? {', '.join(known)})")
+    ramp = np.arange(256, dtype=np.uint8)[:, None]
+    colors = cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{name.upper()}"))
+    return np.ascontiguousarray(colors[:, 0, ::-1])
+
+
+def blend(frame: np.ndarray, map: np.ndarray, lut: np.ndarray, opacity: float) -> np.ndarray:
+    """Blends a map's colors over a frame, uint8 (H, W, 3) RGB; where the map is 0, it stays.
+
+    out = (1 - opacity * map) * frame + opacity * map * lut[map], within 2 of 255, because
+    all of it is computed in bytes, by tables. The map is (h, w) float in [0, 1] and is
+    resized to the frame; `lut` is uint8 (256, 3) RGB, as from `color_table`.
+    """
+    level = fit(to_byte(map), frame.shape[:2], cv2.INTER_LINEAR)
+    weight = opacity * np.arange(256) / 255
+    tint = np.rint(lut * weight[:, None]).astype(np.uint8).reshape(256, 1, 3)
+    keep = cv2.LUT(level, np.rint(255 * (1 - weight)).astype(np.uint8))
+    background = cv2.multiply(frame, cv2.merge([keep, keep, keep]), scale=1 / 255)
+    return cv2.add(background, cv2.applyColorMap(level, tint))
+
+
+@contextmanager
+def overlay(
+    path: Path,
+    size: tuple[int, int],
+    fps: float | None,
+    colormap: str = "turbo",
+    opacity: float = 0.6,
+    audio_from: str | Path | None = None,
+) -> Iterator[Write]:
+    """The writer of overlays: H.264 in mp4 that browsers play, or one picture.
+
+    Args:
+        path: Ends in .mp4, or for a single image in .png, .jpg, .jpeg, .bmp or .webp.
+        size: (H, W) of the frames; an odd one is padded by a row or column of its own edge.
+        fps: Frames per second where the frames have no time; also sets the last one's length.
+        colormap: Any of OpenCV's, in lower case.
+        opacity: In [0, 1], see `blend`.
+        audio_from: A file whose sound is added: AAC and MP3 as they are, others as AAC.
+    """
+    suffix, lut = path.suffix.lower(), color_table(colormap)
+    if suffix != ".mp4" and suffix not in PICTURES:
+        raise SalemaError(f"unknown kind of overlay: {path} (name it .mp4, .png or .jpg)")
+    if not 0 <= opacity <= 1:
+        raise SalemaError(f"opacity must be from 0 to 1, and not {opacity}")
+    with _picture(path) if suffix in PICTURES else _film(path, size, fps, audio_from) as put:
+        yield lambda map, frame: put(blend(fit(frame.image, size), map, lut, opacity), frame.time)
+
+
+@contextmanager
+def _picture(path: Path) -> Iterator:
+    """Takes one image, as one file."""
+
+    def put(image: np.ndarray, time: float | None) -> None:
+        if part.exists():
+            raise SalemaError(f"{path} holds one picture only (name a video .mp4)")
+        part.write_bytes(picture(image, path.suffix.lower()))
+
+    with atomic(path) as part:
+        yield put
+
+
+@contextmanager
+def _film(path: Path, size, fps: float | None, audio_from: str | Path | None) -> Iterator:
+    """Takes RGB images of `size` with their times, as H.264 in mp4."""
+    down, right = (side % 2 for side in size)
+    keys = max(1, round((fps or FALLBACK_FPS) * SECONDS_BETWEEN_KEYS))
+    options = {"preset": "superfast", "crf": "20", "g": str(keys)}
+    with container(path, "mp4", {"movflags": "+faststart"}) as output:
+        even = (size[0] + down, size[1] + right)
+        video = Video(output, "libx264", fps, even, "yuv420p", options)
+        context = video.stream.codec_context
+        context.colorspace, context.color_range = 6, 1  # BT.601, as OpenCV converts
+        with _sound(audio_from, output) as sound_until:
+
+            def put(image: np.ndarray, time: float | None) -> None:
+                if down or right:
+                    image = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_REPLICATE)
+                video.add(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), time)
+                sound_until(video.seconds())
+
+            yield put
+            video.finish()
+            sound_until(video.seconds(1))
+
+
+@contextmanager
+def _sound(path: str | Path | None, output) -> Iterator[Callable[[float], None]]:
+    """Gives a function that adds the audio of a file up to a time; silent without audio."""
+    tracks, packets, start = {}, iter(()), 0.0
+    with ExitStack() as stack:
+        if path is not None:
+            with suppress(av.error.FFmpegError):
+                options = {"protocol_whitelist": "file"}
+                source = stack.enter_context(av.open(f"file:{path}", options=options))
+                start = (source.start_time or 0) / av.time_base
+                for stream in source.streams.audio:
+                    if stream.codec_context is not None and stream.codec_context.sample_rate:
+                        tracks[stream] = _add_track(stream, output)
+                packets = _packets(source, tracks)
+        ahead = next(packets, None)
+
+        def until(seconds: float) -> None:
+            nonlocal ahead
+            while ahead is not None and float(ahead.dts * ahead.time_base) - start < seconds:
+                _mux(ahead, start, output, *tracks[ahead.stream])
+                ahead = next(packets, None)
+
+        yield until
+        for stream, copied in tracks.values():
+            if not copied:
+                output.mux(stream.encode(None))
+
+
+def _add_track(stream, output) -> tuple:
+    """A stream of the output for one of the source, and whether packets are copied to it."""
+    context = stream.codec_context
+    name, rate = context.codec.canonical_name, context.sample_rate
+    if name == "aac" or (name == "mp3" and rate >= 16000):  # mp4 takes no slower MP3
+        return output.add_stream_from_template(stream), True
+    layout = "mono" if context.channels == 1 else "stereo"
+    rate = rate if rate in AAC_RATES else AAC_RATES[0]
+    return output.add_stream("aac", rate=rate, layout=layout), False
+
+
+def _packets(source, tracks) -> Iterator:
+    """The packets of the tracks in order; sound that breaks off just ends."""
+    if tracks:
+        with suppress(av.error.FFmpegError):
+            yield from (packet for packet in source.demux(*tracks) if packet.dts is not None)
+
+
+def _mux(packet, start: float, output, stream, copied: bool) -> None:
+    if copied:
+        shift = round(start / packet.time_base)
+        packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift
+        packet.dts -= shift
+        packet.stream = stream
+        output.mux(packet)
+        return
+    frames = []
+    with suppress(av.error.FFmpegError):  # a broken packet is a moment of silence
+        frames = packet.decode()
+    for frame in frames:
+        frame.pts -= round(start / frame.time_base)
+        output.mux(stream.encode(frame))
