@@ -27,7 +27,7 @@ VERSION = 1  # of what `_rows` makes of a source
 
 
 class SourceArray:
-    """What a cached array would hold, read from the source each time.
+    """What a cached array would hold, read from the source each time: `array[i]`, `array[a:b]`.
 
     A slice that begins where the last one stopped continues reading; any other starts the
     clip again. Steps and negative numbers are not supported.
@@ -62,11 +62,10 @@ class SourceArray:
 class FrameCache:
     """The clips' frames, maps and fixations as uint8 arrays at the model's size.
 
-    Each array is a memory map, or, where the disk budget is used up, an object that reads
-    the source again whenever it is sliced: `array[i]`, `array[a:b]`, `len(array)` and
-    `.shape` work on both. A memory map is shorter than `clip.n_frames` where the source
-    breaks off; `problems` reports it. The state of a clip's sources is taken once, at the
-    first use of the clip: the arrays stay the same while they are changed.
+    Each array is a memory map, or, where the disk budget is used up, a `SourceArray`. A memory
+    map is shorter than `clip.n_frames` where the source breaks off; `problems` reports it. The
+    state of a clip's sources is taken once, at the first use of the clip: a source that changes
+    later is read by the next run.
 
     Args:
         folder: Where the files go; made when needed.
