@@ -64,9 +64,9 @@ class FrameCache:
     """The clips' frames, maps and fixations as uint8 arrays at the model's size.
 
     Each array is a memory map, or, where the disk budget is used up, a `SourceArray`. A memory
-    map is shorter than `clip.n_frames` where the source breaks off; `problems` reports it. A
-    map stays as it is, even if its file is deleted: a source that changes during a run is read
-    by the next one.
+    map is shorter than `clip.n_frames` where the source breaks off; `problems` reports it. It
+    does not change while the cache is in use, even if its file is deleted: the next run reads
+    a source that changes in the meantime.
 
     Args:
         folder: Where the files go; made when needed.
