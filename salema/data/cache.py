@@ -22,12 +22,13 @@ from salema.files import SCRATCH, SalemaError, atomic
 from salema.media.image import fit, read_gray
 
 BUDGET = 80 * 2**30  # bytes of a study's cache; beyond it frames are read from the source
+OPEN = 20_000  # memory maps that are kept; Linux allows a process 65,530
 HEADER = 128  # bytes of a `.npy` file before its numbers
 VERSION = 1  # of what `_rows` makes of a source
 
 
 class SourceArray:
-    """What a cached array would hold, read from the source each time.
+    """What a cached array would hold, read from the source each time: `array[i]`, `array[a:b]`.
 
     A slice that begins where the last one stopped continues reading; any other starts the
     clip again. Steps and negative numbers are not supported.
@@ -62,11 +63,10 @@ class SourceArray:
 class FrameCache:
     """The clips' frames, maps and fixations as uint8 arrays at the model's size.
 
-    Each array is a memory map, or, where the disk budget is used up, an object that reads
-    the source again whenever it is sliced: `array[i]`, `array[a:b]`, `len(array)` and
-    `.shape` work on both. A memory map is shorter than `clip.n_frames` where the source
-    breaks off; `problems` reports it. The state of a clip's sources is taken once, at the
-    first use of the clip: the arrays stay the same while they are changed.
+    Each array is a memory map, or, where the disk budget is used up, a `SourceArray`. A memory
+    map is shorter than `clip.n_frames` where the source breaks off; `problems` reports it. It
+    does not change while the cache is in use, even if its file is deleted: the next run reads
+    a source that changes in the meantime.
 
     Args:
         folder: Where the files go; made when needed.
@@ -78,7 +78,7 @@ class FrameCache:
         self.folder = Path(folder)
         self.size = (int(size[0]), int(size[1]))
         self.budget_bytes = budget_bytes
-        self._paths: dict[tuple[Clip, str], Path] = {}
+        self._maps: dict[tuple[Clip, str], np.ndarray] = {}
         self._problems: dict[tuple[Clip, str], Problem] = {}
         self._room: int | None = None
         self._written = 0
@@ -109,26 +109,24 @@ class FrameCache:
         return " ".join(_key(clip, kind) for kind in ("frames", "maps", "fixations"))
 
     def _array(self, clip: Clip, kind: str, *channels: int) -> np.ndarray | SourceArray:
-        known, shape = (clip, kind), (clip.n_frames, *self.size, *channels)
-        if known not in self._paths:
-            self._paths[known] = self._path(clip, kind)
-        array = _open(self._paths[known], shape)
-        if array is not None and len(array) < clip.n_frames and known not in self._problems:
+        if (array := self._maps.get((clip, kind))) is not None:
+            return array
+        shape = (clip.n_frames, *self.size, *channels)
+        name = "{}.{}x{}.{:.16}.npy".format(kind, *self.size, _key(clip, kind))
+        path = self.folder / clip.dataset / clip.name / name
+        array = _open(path, shape)
+        if array is not None and len(array) < clip.n_frames:
             # Reading on reports why it is short, unless the source can be read by now.
             more = next(self._readable(clip, kind, len(array)), None)
             array = array if more is None else None
         if array is None and self._fits(HEADER + int(np.prod(shape))):
-            path = self._paths[known] = self._path(clip, kind)
             self._write(path, clip, kind)
             array = _open(path, shape)
         if array is None:
             return SourceArray(lambda start: self._readable(clip, kind, start), shape)
+        if len(self._maps) < OPEN:
+            self._maps[clip, kind] = array
         return array
-
-    def _path(self, clip: Clip, kind: str) -> Path:
-        height, width = self.size
-        name = f"{kind}.{height}x{width}.{_key(clip, kind)[:16]}.npy"
-        return self.folder / clip.dataset / clip.name / name
 
     def _write(self, path: Path, clip: Clip, kind: str) -> None:
         rows = self._readable(clip, kind, 0)

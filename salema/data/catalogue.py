@@ -56,6 +56,6 @@ def find(
     if videos is not None and not SETS[dataset].numbered:
         raise SalemaError(f"clips of {dataset} have no numbers (leave out the range)")
     if not search.folder.is_dir():
-        raise SalemaError(f"no data set {dataset} in {root} ({SETS[dataset].source})")
+        raise SalemaError(f"no data set {dataset} in the folder {root} ({SETS[dataset].source})")
     LOADERS[dataset](search)
     return search

@@ -33,34 +33,22 @@ Images = Files | Path  # one picture per frame, or a video file
 
 @dataclass(frozen=True)
 class Clip:
-    """A video, a shot or an image. Cheap to make and to pickle: it reads when asked.
+    """A video, a shot or an image. Cheap to make and to pickle: it reads when asked."""
 
-    Attributes:
-        name: As predictions call it, e.g. "0601" or "actioncliptest00001_1".
-        dataset: One of `DATASETS`.
-        split: "train", "val" or "test".
-        frame_names: What the ground truth calls each frame, e.g. "0001"; unique in the clip.
-        images: A video file, or one picture per frame.
-        map_files: The official maps, where the set has them.
-        fixation_files: The official fixations, where they are files.
-        points: (N, 5) fixations of the sets that keep them in a table: x, y in pixels,
-            observer, first frame, frame after the last.
-        fps: Frames per second; None for an image and where the set does not give it.
-        has_observers: Whether the fixations keep the observers apart.
-        probed: (H, W) where the loader knows it already.
-    """
-
-    name: str
-    dataset: str
-    split: str
+    name: str  # as predictions call it, e.g. "0601" or "actioncliptest00001_1"
+    dataset: str  # one of `DATASETS`
+    split: str  # "train", "val" or "test"
+    # What the ground truth calls each frame, e.g. "0001"; unique in the clip.
     frame_names: tuple[str, ...] = field(repr=False)
     images: Images = field(repr=False)
-    map_files: Files | None = field(default=None, repr=False)
-    fixation_files: Files | None = field(default=None, repr=False)
+    map_files: Files | None = field(default=None, repr=False)  # the official maps, if any
+    fixation_files: Files | None = field(default=None, repr=False)  # where they are files
+    # (N, 5) fixations of the sets that keep them in a table: x, y in pixels, observer, first
+    # frame, frame after the last.
     points: np.ndarray | None = field(default=None, repr=False, compare=False)
-    fps: float | None = None
-    has_observers: bool = False
-    probed: Size | None = field(default=None, repr=False)
+    fps: float | None = None  # None for an image and where the set does not give it
+    has_observers: bool = False  # whether the fixations keep the observers apart
+    probed: Size | None = field(default=None, repr=False)  # (H, W) where it is known already
 
     @property
     def n_frames(self) -> int:
@@ -138,9 +126,6 @@ class Clip:
 
         Official maps are divided by 255 and nothing else; a blank one is zeros. Where
         the set publishes fixations only, they are blurred with `sigma`.
-
-        Raises:
-            SalemaError: A file is missing or broken.
         """
         for index, path in self._ground_truth(self.map_files, start, stop):
             if self.points is not None:
@@ -156,9 +141,6 @@ class Clip:
 
         A fixation counts once in every frame that it covers; a frame without any, or
         without annotation, gives (0, 3).
-
-        Raises:
-            SalemaError: A file is missing or broken.
         """
         for index, path in self._ground_truth(self.fixation_files, start, stop):
             if self.points is not None:

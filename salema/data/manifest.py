@@ -23,11 +23,7 @@ def wanted(params: Params) -> dict[str, list[str]]:
 
 
 def write(root: Path, params: Params) -> Path:
-    """Write `runs/<profile>/manifest.json`: names, frames, bytes; no absolute path.
-
-    Raises:
-        SalemaError: The study cannot run on these data; the first reason.
-    """
+    """Write `runs/<profile>/manifest.json`: names, frames, bytes; no absolute path."""
     needs = wanted(params)
     missing = [f"{name} ({SETS[name].source})" for name in needs if not (root / name).is_dir()]
     if missing:
@@ -92,13 +88,13 @@ def scan(
 def _search(root: Path, dataset: str, split: str) -> Search:
     """`find`, with a missing set or a broken table as the only problem."""
     empty = Search(root, dataset, splits_of(dataset, split))
-    if not empty.folder.is_dir():
-        empty.report(split, empty.folder, f"missing ({SETS[dataset].source})")
-        return empty
     try:
         return find(root, dataset, split)
     except SalemaError as error:
-        empty.report(split, empty.folder, str(error).replace(f"{root}{os.sep}", ""))
+        reason = str(error).replace(f"{root}{os.sep}", "")
+        if not empty.folder.is_dir():
+            reason = f"missing ({SETS[dataset].source})"
+        empty.report(split, empty.folder, reason)
         return empty
 
 

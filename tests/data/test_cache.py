@@ -93,33 +93,31 @@ def changed(path):
 
 
 def test_a_changed_source_is_decoded_again_by_the_next_run(tmp_path, clip):
-    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
-    before = cache.maps(clip)[0].copy()
-    changed(clip.map_files.folder / "0001.png")
-    assert np.array_equal(before, cache.maps(clip)[0])
-    after = FrameCache(tmp_path / "scratch", SMALL, PLENTY).maps(clip)[0]
-    assert not np.array_equal(before, after)
-    assert not np.array_equal(before, cache.maps(clip)[0])  # its file is gone: read again
-    assert len(files(tmp_path / "scratch")) == 1
-
-
-def test_what_is_decoded_after_a_change_never_has_the_old_name(tmp_path, clip):
     folder = tmp_path / "scratch"
     cache = FrameCache(folder, SMALL, PLENTY)
-    cache.maps(clip)
-    (old,) = files(folder)
-    changed(clip.map_files.folder / "0001.png")
-    shutil.rmtree(folder)
-    cache.maps(clip)
-    assert files(folder) != [old]
+    before = cache.maps(clip)[0].copy()
+    path = clip.map_files.folder / "0001.png"
+    trees.grey(path, [(20, 20)])
+    os.utime(path, ns=(1, 1))
+    assert np.array_equal(before, cache.maps(clip)[0])
+    assert not np.array_equal(before, FrameCache(folder, SMALL, PLENTY).maps(clip)[0])
+    assert np.array_equal(before, cache.maps(clip)[0])
+    assert len(files(folder)) == 1  # the old one is gone
 
 
-def test_the_state_of_the_sources_is_taken_once_a_run(tmp_path, clip, monkeypatch):
+def test_the_folder_may_be_deleted_while_it_is_in_use(tmp_path, clip):
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    frames = cache.frames(clip)
+    shutil.rmtree(tmp_path / "scratch")
+    assert frames[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 40]
+    assert np.array_equal(cache.frames(clip), frames) and len(cache.maps(clip)) == 5
+
+
+def test_sources_are_looked_at_once_a_run(tmp_path, clip, monkeypatch):
     cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
     cache.maps(clip)
-    monkeypatch.setattr("salema.data.cache._key", lambda *_: pytest.fail("taken again"))
-    for _ in range(3):
-        assert len(cache.maps(clip)) == 5
+    monkeypatch.setattr("salema.data.cache._key", lambda *_: pytest.fail("looked at again"))
+    assert len(cache.maps(clip)) == len(cache.maps(clip)) == 5
 
 
 def test_another_size_is_another_file(tmp_path, clip):
@@ -183,6 +181,13 @@ def test_slices_in_order_read_the_source_once():
         frames[6]
     with pytest.raises(IndexError):
         frames[::2]
+
+
+def test_few_maps_are_kept_and_the_others_opened_again(tmp_path, clip, monkeypatch):
+    monkeypatch.setattr(cache_module, "OPEN", 1)
+    cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
+    for _ in range(2):
+        assert [len(cache.frames(clip)), len(cache.maps(clip))] == [5, 5]
 
 
 def test_the_budget_holds(tmp_path):
