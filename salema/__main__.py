@@ -364,9 +364,10 @@ def _protocols(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from salema import params, report
+    from salema import params
+    from salema.report.execute import execute
 
-    print(report.execute(parsed.notebook, params.read(parsed.params), parsed.local))
+    print(execute(parsed.notebook, params.read(parsed.params), parsed.local))
     return 0
 
 
