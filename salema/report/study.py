@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from salema import data, params
+from salema import data
 from salema.data import Clip
 from salema.files import SalemaError
+from salema.params import Params, from_dict, read
 from salema.score.maps import Maps
 from salema.score.metrics import paired_bootstrap
 
@@ -44,23 +45,24 @@ class Study:
             may show frames of any data set.
     """
 
-    params: params.Params
+    params: Params
     local: bool = False
 
     @classmethod
-    def read(cls, profile: str | None = None, local: bool = False) -> "Study":
+    def open(cls, profile: str | None = None, local: bool = False) -> "Study":
         """The study of `params.yaml` in the current folder; None: the profile that it names."""
         path = Path("params.yaml")
-        found = params.read(path)
+        found = read(path)
         if profile not in (None, found.profile):
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-            found = params.from_dict({**raw, "profile": profile}, path)
+            found = from_dict({**raw, "profile": profile}, path)
         return cls(found, local)
 
     @property
     def folder(self) -> Path:
         """Where the report goes: `reports/<profile>`, or `reports/local/<profile>`."""
-        return Path("reports/local", self.params.profile) if self.local else self._results
+        name = self.params.profile
+        return Path("reports/local", name) if self.local else self.params.report_folder
 
     def figures(self, notebook: str) -> Path:
         """Where the figures of a notebook go."""
@@ -80,10 +82,6 @@ class Study:
     def rows(self) -> list[str]:
         """The rows of the ablation: the runs, then the baselines."""
         return [*self.params.runs, *self.params.baselines]
-
-    @property
-    def _results(self) -> Path:
-        return self.params.report_folder
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -105,7 +103,7 @@ class Study:
                     row |= {key: entry[f"{metric}_{key}"] for key in ("low", "high")}
                     rows.append(row | {key: entry[key] for key in counts})
         if not rows:
-            raise SalemaError(f"no scores in {self._results / 'metrics'} (run `dvc repro` first)")
+            raise SalemaError(f"no scores of {self.params.profile} (run `dvc repro` first)")
         return pd.DataFrame(rows)
 
     @cached_property
@@ -173,17 +171,21 @@ class Study:
     @cached_property
     def protocols(self) -> pd.DataFrame:
         """The means of one run by every protocol, as `salema protocols` wrote them."""
-        table = _read(self._results / "protocols.csv", pd.read_csv, "scores by protocol")
+        table = _read(
+            self.params.report_folder / "protocols.csv", pd.read_csv, "scores by protocol"
+        )
         return table.sort_values(["dataset", "protocol"], kind="stable")
 
     @cached_property
     def speed(self) -> dict:
         """What `python -m benchmarks.rows` measured; {} where it has not run."""
-        path = self._results / "speed.json"
+        path = self.params.report_folder / "speed.json"
         return _read(path, _json, "times") if path.exists() else {}
 
     def _metrics(self, run: str, suffix: str, reader: Callable[[Path], Read]) -> Read:
-        return _read(self._results / "metrics" / f"{run}{suffix}", reader, f"scores of {run}")
+        return _read(
+            self.params.report_folder / "metrics" / f"{run}{suffix}", reader, f"scores of {run}"
+        )
 
     def clips(self, dataset: str | None = None, count: int = 1) -> list[Clip]:
         """At most `count` clips of an evaluated split, evenly spread over their names.
