@@ -47,21 +47,18 @@ def losses(study: Study) -> Figure:
             name = "validation loss of static-video"
             control = tables["static-video"]
             panel.plot(control.epoch, control.val_loss, color=style.PALE, linewidth=3, label=name)
-        _curves(panel, tables[run])
+        table = tables[run]
+        marks = {"marker": "o", "markersize": 3} if len(table) < 10 else {}
+        panel.plot(table.epoch, table.train_loss, color=style.SKY, label="training loss", **marks)
+        panel.plot(table.epoch, table.val_loss, color=style.BLUE, label="validation loss", **marks)
         panel.set_title(run)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.yaxis.set_major_locator(MaxNLocator(4))
+        panel.margins(x=0.08)
     figure.supxlabel("epoch", fontsize=8.5)
     handles, names = panels[[*tuned, *placed][-1]].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper right", ncols=len(names))
     return figure
-
-
-def _curves(panel: Axes, table: pd.DataFrame) -> None:
-    marks = {"marker": "o", "markersize": 3} if len(table) < 10 else {}
-    panel.plot(table.epoch, table.train_loss, color=style.SKY, label="training loss", **marks)
-    panel.plot(table.epoch, table.val_loss, color=style.BLUE, label="validation loss", **marks)
-    panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    panel.yaxis.set_major_locator(MaxNLocator(4))
-    panel.margins(x=0.08)
 
 
 @style.look()

@@ -13,6 +13,7 @@ try:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from nbconvert import HTMLExporter
+    from traitlets.config import Config
 
     from salema.report.study import Study
     from salema.report.style import ASSETS
@@ -29,7 +30,7 @@ def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
 
     The notebook gets `profile` and `local` as parameters. Times, ids and addresses are
     removed, so that a second run writes the same bytes; what the notebook prints on stderr
-    goes to ours. Either both files are written or none.
+    goes to ours. If a cell fails, nothing is written and the error names the cell.
 
     Args:
         notebook: Its name in `notebooks/`, "04_ablation", or a path to it.
@@ -39,10 +40,6 @@ def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
 
     Returns:
         The page, `reports/<profile>/<name>.html`.
-
-    Raises:
-        SalemaError: There is no such notebook, or a cell failed: the line names the cell and
-            the error.
     """
     path = Path(notebook)
     if path.suffix != ".ipynb":
@@ -89,7 +86,8 @@ def _clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def _page(notebook: nbformat.NotebookNode, title: str) -> str:
     """One HTML file without scripts and without anything to fetch."""
-    prompts = {"exclude_input_prompt": True, "exclude_output_prompt": True}
+    hidden = {"exclude_input_prompt": True, "exclude_output_prompt": True}
+    config = Config(CSSHTMLHeaderPreprocessor={"style": "friendly"})  # colours of the code
     template = str(ASSETS / "page.html.j2")
-    exporter = HTMLExporter(template_file=template, exclude_anchor_links=True, **prompts)
+    exporter = HTMLExporter(config, template_file=template, exclude_anchor_links=True, **hidden)
     return exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]

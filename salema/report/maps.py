@@ -107,7 +107,7 @@ def _grid(label: str, heights: list[float], widths: list[float], gap: float) -> 
     size = sum(widths) * inch, sum(heights) * inch + gap * len(heights)
     figure = style.blank(label, *size, layout="none")
     shape = len(heights), len(widths)
-    return ImageGrid(figure, (0, 0, 1, 1), shape, axes_pad=(0.04, gap), share_all=False)
+    return ImageGrid(figure, (0, 0, 1, 1), shape, axes_pad=(0.04, gap), label_mode="all")
 
 
 def _show(axis: Axes, image: np.ndarray | None, height: float, width: float) -> None:
@@ -150,7 +150,8 @@ def compare(study: Study, clips: list[Clip], runs: list[str]) -> Figure:
                 axis.set_title(name, loc="center", fontsize=8)
         row[0].set_xlabel(_short(clip.name) + f", frame {frame + 1}" * (clip.n_frames > 1), **NOTE)
     figure = row[0].figure
-    figure.suptitle(f"{clips[0].dataset}, {clips[0].split}", fontweight="bold", **style.HEAD)
+    above = 1 + 0.22 / figure.get_figheight()
+    figure.text(0, above, f"{clips[0].dataset}, {clips[0].split}", fontweight="bold")
     return figure
 
 

@@ -59,4 +59,4 @@ def keep(figure: Figure, folder: Path) -> Image | SVG:
     data = render(figure, kind)
     with atomic(folder / f"{label}.{kind}") as part:
         part.write_bytes(data)
-    return Image(data, alt=label) if kind == "jpg" else SVG(data.decode("utf-8"))
+    return (Image if kind == "jpg" else SVG)(data, metadata={"alt": label})
