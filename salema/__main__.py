@@ -372,9 +372,9 @@ def _protocols(parsed: argparse.Namespace) -> int:
 
 
 def _report(parsed: argparse.Namespace) -> int:
-    from salema import report
+    from salema.report.execute import execute
 
-    print(report.execute(parsed.notebook, _study(parsed), parsed.local))
+    print(execute(parsed.notebook, _study(parsed), parsed.local))
     return 0
 
 

@@ -1,354 +1,228 @@
 """Figures of numbers: losses, alpha, scores, paired differences, what an average does."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from salema.files import SalemaError
-from salema.params import Params
 from salema.report import style
-from salema.report.scores import (
-    LOWER_IS_BETTER,
-    METRICS,
-    control,
-    losses,
-    per_clip,
-    time_constant,
-)
+from salema.report.study import METRICS, SIGN, Study, time_constant
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-VERDICTS = {"better": style.BLUE, "worse": style.RED}  # the rest is grey
+VERDICTS = {"better": style.BLUE, "worse": style.RED}  # everything else is grey
+GROUPS = {"run": "runs", "baseline": "reference rows"}
+COLORS = {"run": style.BLUE, "baseline": style.GREY}
+HEADS = {
+    "scores": "mean with its 95 % interval; right is better; dashed: the centre prior",
+    "paired": "paired difference with its 95 % interval; right is better, in colour where the "
+    "interval leaves out 0",
+}
 COLUMNS = 5  # panels side by side
 
 
-def _panels(label: str, rows: int, columns: int, size: tuple[float, float], **options) -> tuple:
-    """A figure of `size` inches and its axes, always (rows, columns)."""
-    from matplotlib.figure import Figure
+@style.look()
+def losses(study: Study) -> Figure:
+    """Training and validation loss of every run that was trained, a panel for each.
 
-    figure = Figure(figsize=size, layout="constrained")
-    figure.set_label(label)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def loss_curves(params: Params) -> "Figure":
-    """Training and validation loss of every run that was trained, a panel each.
-
-    Placements share one scale, with the control's validation loss in grey behind each.
-
-    Raises:
-        SalemaError: The losses of a run are missing.
+    The placements share one scale; behind each of them is the validation loss of the
+    control in grey.
     """
-    tables = {run: losses(params, run) for run in params.runs}
-    tables = {run: table for run, table in tables.items() if len(table)}
+    tables = {run: table for run, table in study.losses.items() if len(table)}
     if not tables:
         raise SalemaError("no run was trained (see tune and placements in params.yaml)")
-    tuned = [run for run in tables if run in params.tune]
-    placed = [run for run in tables if run in params.placements]
-    order = [*tuned, *[None] * (-len(tuned) % COLUMNS), *placed]
-    rows = -(-len(order) // COLUMNS)
-    with style.look():
-        figure, axes = _panels("losses", rows, COLUMNS, (9.2, 1.65 * rows))
-        for axis, run in zip(axes.flat, [*order, *[None] * (rows * COLUMNS)], strict=False):
-            if run is None:
-                axis.set_axis_off()
-                continue
-            if run in placed and run != "static-video" and "static-video" in tables:
-                control = tables["static-video"]
-                axis.plot(control.epoch, control.val_loss, color=style.PALE, linewidth=3)
-            _curves(axis, tables[run])
-            axis.set_title(run)
-            axis.margins(x=0.08)
-        _share(axes.flat, order, placed)
-        figure.supxlabel("epoch", fontsize=8.5)
-        _key(figure, "static-video" in tables and len(placed) > 1)
+    tuned = [run for run in tables if run in study.params.tune]
+    placed = [run for run in tables if run not in tuned]
+    mosaic = []
+    for runs in (tuned, placed):
+        padded = runs + ["."] * (-len(runs) % COLUMNS)
+        mosaic += [padded[k : k + COLUMNS] for k in range(0, len(padded), COLUMNS)]
+    figure = style.blank("losses", 9.2, 1.65 * len(mosaic))
+    panels = figure.subplot_mosaic(mosaic)
+    for run, panel in panels.items():
+        if run in placed[1:]:
+            panel.sharey(panels[placed[0]])
+        if run in placed and run != "static-video" and "static-video" in tables:
+            name = "validation loss of static-video"
+            control = tables["static-video"]
+            panel.plot(control.epoch, control.val_loss, color=style.PALE, linewidth=3, label=name)
+        table = tables[run]
+        marks = {"marker": "o", "markersize": 3} if len(table) < 10 else {}
+        panel.plot(table.epoch, table.train_loss, color=style.SKY, label="training loss", **marks)
+        panel.plot(table.epoch, table.val_loss, color=style.BLUE, label="validation loss", **marks)
+        panel.set_title(run)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        panel.yaxis.set_major_locator(MaxNLocator(4))
+        panel.margins(x=0.08)
+    figure.supxlabel("epoch", fontsize=8.5)
+    handles, names = panels[[*tuned, *placed][-1]].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper right", ncols=len(names))
     return figure
 
 
-def _curves(axis: "Axes", table: pd.DataFrame) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    marks = {"marker": "o", "markersize": 3} if len(table) < 10 else {}
-    axis.plot(table.epoch, table.train_loss, color=style.SKY, **marks)
-    axis.plot(table.epoch, table.val_loss, color=style.BLUE, **marks)
-    axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axis.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def _share(axes, order: list, placed: list) -> None:
-    """One scale for the panels of the placements: only then can they be compared."""
-    mine = [axis for axis, run in zip(axes, order, strict=False) if run in placed]
-    if mine:
-        limits = np.array([axis.get_ylim() for axis in mine])
-        for axis in mine:
-            axis.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-
-
-def _key(figure: "Figure", control: bool) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [Line2D([], [], color=style.SKY), Line2D([], [], color=style.BLUE)]
-    names = ["training loss", "validation loss"]
-    if control:
-        lines.append(Line2D([], [], color=style.PALE, linewidth=3))
-        names.append("validation loss of static-video")
-    figure.legend(lines, names, loc="outside upper right", ncols=len(lines))
-
-
-def alpha_curves(params: Params, fps: float = 30.0) -> "Figure":
+@style.look()
+def alpha(study: Study, fps: float = 30.0) -> Figure:
     """Alpha of every EMA over training; on the right the seconds that it remembers at `fps`.
 
     A learned alpha is a line from its start (epoch 0), a fixed one a dotted level.
-
-    Raises:
-        SalemaError: The losses of a run are missing.
     """
-    with style.look():
-        figure, axes = _panels("alpha", 1, 1, (6.4, 3.0))
-        axis, last, fixed = axes[0, 0], 1, {}
-        colors = iter(style.CYCLE * 9)
-        for run, placement in params.placements.items():
-            table = losses(params, run)
-            if placement.recurrence != "ema" or table.empty:
-                continue
-            last = max(last, int(table.epoch.max()))
-            if not placement.learned:
-                fixed.setdefault(placement.alpha, []).append(run)
-                continue
-            for layer in placement.after:
-                values = [placement.alpha, *table[f"alpha_{layer}"]]
-                name = f"{run}, learned" + f" (layer {layer})" * (len(placement.after) > 1)
-                axis.plot([0, *table.epoch], values, color=next(colors), marker="o", markersize=3,
-                          label=name)  # fmt: skip
-        for alpha, runs in fixed.items():
-            axis.axhline(alpha, color=style.GREY, linewidth=1, linestyle=(0, (1, 2)))
-            names = ", ".join(runs) if len(runs) < 4 else f"{', '.join(runs[:3])}, ..."
-            axis.annotate(f"{alpha:g}, fixed: {names}", (0.01, alpha), (0, 2), fontsize=7,
-                          xycoords=axis.get_yaxis_transform(), textcoords="offset points",
-                          color=style.GREY)  # fmt: skip
-        axis.set(xlabel="epoch", ylabel="alpha, weight of the newest frame", ylim=(0, None))
-        axis.set_xlim(-0.02 * last, last * 1.02)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        _seconds(axis, fps)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(loc="upper right")
-    return figure
+    figure = style.blank("alpha", 6.4, 3.0)
+    axis, colors, fixed, last = figure.subplots(), iter(style.CYCLE * 9), {}, 1
+    for run, placement in study.params.placements.items():
+        table = study.losses[run]
+        if placement.recurrence != "ema" or table.empty:
+            continue
+        last = max(last, table.epoch.max())
+        if not placement.learned:
+            fixed.setdefault(placement.alpha, []).append(run)
+        for layer in placement.after if placement.learned else []:
+            values = [placement.alpha, *table[f"alpha_{layer}"]]
+            name = f"{run}, learned" + f" (layer {layer})" * (len(placement.after) > 1)
+            axis.plot([0, *table.epoch], values, "o-", ms=3, color=next(colors), label=name)
+    note = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 7}
+    for level, runs in fixed.items():
+        axis.axhline(level, color=style.GREY, linewidth=1, linestyle=(0, (1, 2)))
+        names = ", ".join(runs[:3]) + ", ..." * (len(runs) > 3)
+        axis.annotate(f"{level:g}, fixed: {names}", (0.01, level), (0, 2), color=style.GREY, **note)
+    axis.set(xlabel="epoch", ylabel="alpha, weight of the newest frame", yscale="log")
+    axis.set_xlim(-0.02 * last, 1.02 * last)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.margins(y=0.15)
 
+    def seconds(alpha: np.ndarray) -> np.ndarray:
+        return -1 / (fps * np.log1p(-np.clip(alpha, 1e-9, 1 - 1e-9)))
 
-def _seconds(axis: "Axes", fps: float) -> None:
-    """A scale on the right: the time constant that belongs to each alpha."""
-    low, high = axis.get_ylim()
-    times = [t * 10.0**e for e in range(-3, 2) for t in (1, 2, 5)]
-    places = {time: 1 - np.exp(-1 / (fps * time)) for time in times}
-    apart, ticks = (high - low) / 14, []
-    for time, place in sorted(places.items(), key=lambda item: -item[1]):
-        if low < place < high and (not ticks or abs(ticks[-1][1] - place) > apart):
-            ticks.append((time, place))
-    right = axis.twinx()
-    right.spines["right"].set_visible(True)
-    right.set_ylim(low, high)
-    right.set_yticks([place for _, place in ticks], [f"{time:g}" for time, _ in ticks])
+    def weight(seconds: np.ndarray) -> np.ndarray:
+        return -np.expm1(-1 / (fps * np.maximum(seconds, 1e-9)))
+
+    right = axis.secondary_yaxis("right", functions=(seconds, weight))
     right.set_ylabel(f"time constant at {fps:g} fps, seconds")
-
-
-def _rows(names: list[tuple[str, list[str]]]) -> tuple[list[tuple[float, str, bool]], dict]:
-    """Groups (title, runs) -> tick (place, words, is title), and the place of each run."""
-    ticks, places, y = [], {}, 0.0
-    for title, runs in names:
-        ticks.append((y, title, True))
-        for run in runs:
-            y += 1
-            ticks.append((y, run, False))
-            places[title, run] = y
-        y += 1.4
-    return ticks, places
-
-
-def _name_rows(axes: "list[Axes]", ticks: list[tuple[float, str, bool]]) -> None:
-    axis = axes[0]  # the others share its scale
-    axis.set_yticks([place for place, _, _ in ticks], [words for _, words, _ in ticks])
-    for words, (_, _, title) in zip(axis.get_yticklabels(), ticks, strict=True):
-        words.set_fontweight("bold" if title else "normal")
-    axis.set_ylim(max(place for place, _, _ in ticks) + 0.7, -0.6)
-    for axis in axes:
-        axis.tick_params(axis="y", length=0)
-
-
-def paired_dots(params: Params, differences: pd.DataFrame, dataset: str) -> "Figure":
-    """Paired differences on one set as dots with their 95 % intervals, a column a metric.
-
-    Right is better in every column (KLD's axis is turned round). Blue: better; red:
-    worse; grey: the interval holds 0, or the clips are too few.
-
-    Args:
-        params: The study.
-        differences: From `paired`.
-        dataset: The set.
-
-    Raises:
-        SalemaError: There is no difference on this set.
-    """
-    here = differences[(differences.dataset == dataset) & (differences.control != "centre-prior")]
-    if here.empty:
-        raise SalemaError(f"no paired differences on {dataset} (see runs in params.yaml)")
-    groups = [(f"less {name}", list(dict.fromkeys(group.run)))
-              for name, group in here.groupby("control", sort=False)]  # fmt: skip
-    groups.sort(key=lambda group: -len(group[1]))
-    ticks, places = _rows(groups)
-    shown = [metric for metric in METRICS if metric in set(here.metric)]
-    with style.look():
-        size = (9.4, 0.9 + 0.185 * ticks[-1][0])
-        figure, axes = _panels(f"paired-{dataset}", 1, len(shown), size, sharey=True)
-        for axis, metric in zip(axes[0], shown, strict=True):
-            for row in here[here.metric == metric].itertuples():
-                color = VERDICTS.get(row.verdict, style.GREY)
-                _whisker(axis, row.low, row.difference, row.high,
-                         places[f"less {row.control}", row.run], color)  # fmt: skip
-            axis.axvline(0, color=style.INK, linewidth=0.8, zorder=0)
-            _scale(axis, metric)
-        _name_rows(axes[0], ticks)
-        clips = int(here.clips.max())
-        figure.suptitle(f"{dataset}, {params.data.evaluate[dataset]}, n = {clips}: paired "
-                        "difference with its 95 % interval; right is better, in colour where the "
-                        "interval leaves out 0", fontsize=8.5, x=0.01, ha="left")  # fmt: skip
+    for scale in (axis.yaxis, right.yaxis):
+        scale.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.set_minor_locator(NullLocator())
+        scale.set_major_formatter("{x:g}")
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="upper right")
     return figure
 
 
-def _whisker(axis: "Axes", low: float, mean: float, high: float, place: float, color: str) -> None:
-    axis.plot([low, high], [place, place], color=color, linewidth=1.3, solid_capstyle="butt")
-    axis.plot(mean, place, "o", color=color, markersize=4.2)
+@style.look()
+def dots(study: Study, dataset: str, paired: bool = False) -> Figure:
+    """Means or paired differences with their 95 % intervals, a column for each metric.
+
+    Right is better in every column, because the axis of KLD is turned. Means: the dashed
+    line is the centre prior; the intervals are wide because clips differ, and whether two
+    runs differ is for the paired differences to show. Paired differences: blue is better,
+    red is worse; grey: the interval holds 0, or there are too few clips.
+    """
+    here, name = _dots(study, paired), "paired" if paired else "scores"
+    here = here[here.dataset == dataset]
+    if here.empty:
+        raise SalemaError(f"no {name} to show on {dataset} (see runs in params.yaml)")
+    lines = []  # of the figure, from the top: the title of a group, its rows, a gap
+    for group, rows in sorted(here.groupby("group", sort=False), key=lambda item: -len(item[1])):
+        lines += [(group, ""), *dict.fromkeys(zip(rows.group, rows.run, strict=True)), None]
+    here = here.assign(place=[lines.index(row) for row in zip(here.group, here.run, strict=True)])
+    figure = style.blank(f"{name}-{dataset}", 9.4, 0.7 + 0.185 * len(lines))
+    shown = [metric for metric in METRICS if metric in set(here.metric)]
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, metric in zip(axes, shown, strict=True):
+        rows = here[here.metric == metric]
+        axis.hlines(rows.place, rows.low, rows.high, colors=rows.color, linewidth=1.3)
+        axis.scatter(rows.value, rows.place, s=17, c=rows.color, zorder=3)
+        if paired:
+            axis.axvline(0, color=style.INK, linewidth=0.9, zorder=1)
+        for prior in rows.value[rows.run == "centre-prior"]:
+            axis.axvline(prior, color=style.GREY, linewidth=0.9, zorder=1, linestyle="--")
+        _scale(axis, metric)
+    ticks = {place: line for place, line in enumerate(lines) if line}
+    axes[0].set_yticks(list(ticks), [run or group for group, run in ticks.values()])
+    for label, (_, run) in zip(axes[0].get_yticklabels(), ticks.values(), strict=True):
+        label.set_fontweight("normal" if run else "bold")
+    axes[0].set_ylim(len(lines) - 1.3, -0.6)
+    head = (
+        f"{dataset}, {study.params.data.evaluate[dataset]}, n = {here.clips.max()}: {HEADS[name]}"
+    )
+    figure.suptitle(head, **style.HEAD)
+    return figure
 
 
-def _scale(axis: "Axes", metric: str) -> None:
-    from matplotlib.ticker import MaxNLocator
+def _dots(study: Study, paired: bool) -> pd.DataFrame:
+    """The scores or the paired differences with the columns value, group and color."""
+    if not paired:
+        here = study.scores.assign(value=study.scores["mean"])
+        return here.assign(group=here.kind.map(GROUPS), color=here.kind.map(COLORS))
+    here = study.differences[study.differences.control != "centre-prior"]
+    color = here.verdict.map(VERDICTS).fillna(style.GREY)
+    return here.assign(value=here.difference, group="less " + here.control, color=color)
 
-    lower = metric in LOWER_IS_BETTER
-    axis.set_title(METRICS[metric] + (" (axis turned)" if lower else ""))
+
+def _scale(axis: Axes, metric: str) -> None:
+    axis.set_title(METRICS[metric] + (" (axis turned)" if SIGN[metric] < 0 else ""))
     axis.xaxis.set_major_locator(MaxNLocator(3))
     axis.grid(axis="x", color=style.PALE, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines["left"].set_visible(False)
-    if lower:
+    axis.tick_params(axis="y", length=0)
+    if SIGN[metric] < 0:
         axis.invert_xaxis()
 
 
-def score_dots(params: Params, tidy: pd.DataFrame, dataset: str) -> "Figure":
-    """Means on one set as dots with their 95 % intervals, a column a metric.
-
-    The dashed line is the centre prior. These intervals are wide because clips differ;
-    whether two runs differ is for `paired_dots` to say.
-
-    Args:
-        params: The study.
-        tidy: From `summary`.
-        dataset: The set.
-
-    Raises:
-        SalemaError: The set has no scores.
-    """
-    here = tidy[tidy.dataset == dataset]
-    if here.empty:
-        raise SalemaError(f"no scores on {dataset} (run `dvc repro` first)")
-    kinds = {"run": "runs", "baseline": "to read them by"}
-    groups = [(title, list(dict.fromkeys(here[here.kind == kind].run)))
-              for kind, title in kinds.items() if (here.kind == kind).any()]  # fmt: skip
-    ticks, places = _rows(groups)
-    shown = [metric for metric in METRICS if metric in set(here.metric)]
-    with style.look():
-        size = (9.4, 0.9 + 0.185 * ticks[-1][0])
-        figure, axes = _panels(f"scores-{dataset}", 1, len(shown), size, sharey=True)
-        for axis, metric in zip(axes[0], shown, strict=True):
-            for row in here[here.metric == metric].itertuples():
-                color = style.BLUE if row.kind == "run" else style.GREY
-                _whisker(axis, row.low, row.mean, row.high, places[kinds[row.kind], row.run], color)
-                if row.run == "centre-prior":
-                    axis.axvline(row.mean, color=style.GREY, linewidth=0.9, linestyle="--",
-                                 zorder=0)  # fmt: skip
-            _scale(axis, metric)
-        _name_rows(axes[0], ticks)
-        figure.suptitle(f"{dataset}, {params.data.evaluate[dataset]}, n = {int(here.clips.max())}: "
-                        "mean with its 95 % interval; right is better; dashed: the centre prior",
-                        fontsize=8.5, x=0.01, ha="left")  # fmt: skip
-    return figure
-
-
-def clip_grid(params: Params, dataset: str, metric: str = "nss") -> "Figure":
+@style.look()
+def clip_grid(study: Study, dataset: str, metric: str = "nss") -> Figure:
     """Each run less its control, clip by clip: where a memory helps, and where it harms.
 
-    Blue is better, red worse; both ends of the colours lie equally far from 0.
-
-    Args:
-        params: The study.
-        dataset: A set of few clips.
-        metric: A key of `METRICS`.
-
-    Raises:
-        SalemaError: The set has no scores.
+    Blue is better, red is worse; the colours end at the same distance from 0.
     """
-    import seaborn
-
-    scores = per_clip(params)
-    scores = scores[scores.dataset == dataset].pivot(index="run", columns="clip", values=metric)
-    pairs = [(run, control(params, run)) for run in params.runs]
-    rows = {f"{run} less {against}": scores.loc[run] - scores.loc[against]
-            for run, against in pairs if {run, against} <= set(scores.index)}  # fmt: skip
-    if not rows:
+    scores = study.clip_scores[study.clip_scores.dataset == dataset]
+    scores = scores.pivot(index="run", columns="clip", values=metric)
+    pairs = [(run, study.control(run)) for run in study.params.runs]
+    pairs = [pair for pair in pairs if set(pair) <= set(scores.index)]
+    if not pairs:
         raise SalemaError(f"no scores on {dataset} (run `dvc repro` first)")
-    table = pd.DataFrame(rows).T.dropna(axis=1, how="all")
-    better = -1 if metric in LOWER_IS_BETTER else 1
-    with style.look():
-        size = (9.4, 1.3 + 0.22 * len(table))
-        figure, axes = _panels(f"clips-{dataset}", 1, 1, size)
-        # Not the largest: one clip must not wash out the rest.
-        ends = float(np.nanquantile(table.abs(), 0.95)) or 1.0
-        palette = seaborn.diverging_palette(12, 245, s=85, l=45, as_cmap=True)
-        figures = table if table.shape[1] <= 20 else None
-        seaborn.heatmap(table * better, ax=axes[0, 0], cmap=palette, vmin=-ends, vmax=ends,
-                        annot=figures, fmt="+.2f", annot_kws={"size": 6.5}, linewidths=0.4,
-                        cbar=False)  # fmt: skip
-        axes[0, 0].set(xlabel="", ylabel="")
-        axes[0, 0].tick_params(length=0)
-        axes[0, 0].set_xticks(axes[0, 0].get_xticks(), axes[0, 0].get_xticklabels(), rotation=30,
-                              ha="right")  # fmt: skip
-        figure.suptitle(f"{dataset}, {params.data.evaluate[dataset]}: {METRICS[metric]} less the "
-                        "control's, clip by clip; blue is better", fontsize=8.5, x=0.01,
-                        ha="left")  # fmt: skip
+    table = pd.DataFrame({f"{a} less {b}": scores.loc[a] - scores.loc[b] for a, b in pairs}).T
+    table = table.dropna(axis=1, how="all")
+    figure = style.blank(f"clips-{dataset}", 9.4, 1.3 + 0.22 * len(table))
+    axis = figure.subplots()
+    # The ends of the colours are not the largest difference: one clip would hide the others.
+    end = float(np.nanquantile(table.abs(), 0.95)) or 1.0
+    palette = seaborn.diverging_palette(12, 245, s=85, l=45, as_cmap=True)
+    scale = {"cmap": palette, "vmin": -end, "vmax": end, "cbar": False, "linewidths": 0.4}
+    if table.shape[1] <= 20:
+        scale |= {"annot": table, "fmt": "+.2f", "annot_kws": {"size": 6.5}}
+    seaborn.heatmap(table * SIGN[metric], ax=axis, **scale)
+    axis.set(xlabel="", ylabel="")
+    axis.tick_params(length=0)
+    axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=30, ha="right")
+    head = f"{dataset}, {study.params.data.evaluate[dataset]}: {METRICS[metric]} less the control's"
+    figure.suptitle(f"{head}, clip by clip; blue is better", **style.HEAD)
     return figure
 
 
-def response(alphas: list[float], frames: int = 40, shown: int = 12) -> "Figure":
-    """What an EMA does to time: the weights of past frames, and its answer to a flash.
+@style.look()
+def response(alphas: list[float], frames: int = 40, shown: int = 12) -> Figure:
+    """What an EMA does to time: the weights of past frames, and its response to a flash.
 
-    Left: the weight of the frame k frames ago in today's average, far from the clip's
-    start. Right: something is there for `shown` frames and then gone.
-
-    Args:
-        alphas: Weights of the newest frame, in (0, 1].
-        frames: How far the axes go.
-        shown: How long the thing is there.
+    Left: the weight of the frame k frames ago in the current average, far from the start of
+    the clip. Right: an object is visible for `shown` frames and then disappears.
     """
-    with style.look():
-        figure, axes = _panels("response", 1, 2, (8.6, 2.7))
-        ages, times = np.arange(frames), np.arange(-4, frames)
-        there = ((times >= 0) & (times < shown)).astype(float)
-        axes[0, 1].fill_between(times, there, step="mid", color=style.PALE, linewidth=0)
-        for alpha, color in zip(alphas, style.CYCLE, strict=False):
-            name = f"{alpha:g}: {time_constant(alpha):.1f} frames"
-            axes[0, 0].plot(ages, alpha * (1 - alpha) ** ages, color=color, label=name)
-            state, answer = 0.0, []
-            for value in there:
-                state = alpha * value + (1 - alpha) * state
-                answer.append(state)
-            axes[0, 1].plot(times, answer, color=color)
-        axes[0, 0].set(title="Weight of a past frame", xlabel="frames ago", ylabel="weight")
-        axes[0, 0].legend(title="alpha: time constant", alignment="left")
-        axes[0, 1].set(title="Answer to a thing that comes and goes", xlabel="frame",
-                       ylabel="average of the frames")  # fmt: skip
-        axes[0, 1].annotate("it is there", (shown / 2 - 0.5, 0.03), ha="center", color=style.GREY)
-        for axis in axes.flat:
-            axis.set_ylim(0, None)
-            axis.margins(x=0.01)
+    figure = style.blank("response", 8.6, 2.7)
+    past, flash = figure.subplots(1, 2)
+    ages, times = np.arange(frames), np.arange(-4, frames)
+    visible = ((times >= 0) & (times < shown)).astype(float)
+    flash.fill_between(times, visible, step="mid", color=style.PALE, linewidth=0)
+    for weight, color in zip(alphas, style.CYCLE, strict=False):
+        weights = weight * (1 - weight) ** np.arange(len(times))
+        name = f"{weight:g}: {time_constant(weight):.1f} frames"
+        past.plot(ages, weights[:frames], color=color, label=name)
+        flash.plot(times, np.convolve(visible, weights)[: len(times)], color=color)
+    past.set(title="Weight of a past frame", xlabel="frames ago", ylabel="weight")
+    past.legend(title="alpha: time constant", alignment="left")
+    flash.set(title="Response to an object that comes and goes", xlabel="frame")
+    flash.set(ylabel="average of the frames")
+    flash.annotate("visible", (shown / 2 - 0.5, 0.03), ha="center", color=style.GREY)
+    for axis in (past, flash):
+        axis.set_ylim(0, None)
+        axis.margins(x=0.01)
     return figure

@@ -1,296 +1,259 @@
-"""The ablation as Markdown and CSV."""
+"""The tables of the report as Markdown, and `ablation.md`, `ablation.csv` and `bars.csv`."""
 
-import re
+from collections.abc import Callable
+from functools import cache
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
+from salema import data
 from salema.files import atomic
-from salema.params import Params
-from salema.report.answers import answers
-from salema.report.cost import costs, measured_on
-from salema.report.published import published
-from salema.report.scores import (
-    FEW_CLIPS,
-    LOWER_IS_BETTER,
-    METRICS,
-    ablation,
-    control,
-    interval,
-    losses,
-    paired,
-    summary,
-    time_constant,
-)
-from salema.report.style import folder
+from salema.model.network import SaliencyModel
+from salema.params import Model, Params, Placement
+from salema.report.study import FEW_CLIPS, METRICS, SIGN, Study, time_constant
+from salema.report.style import ASSETS
+from salema.report.words import answers, describe, grid, interval, notice
 
-ROWS = {
-    "chance": "a constant map; no picture",
-    "centre-prior": "the mean map of the training clips; no picture",
-    "spectral-residual": "Hou & Zhang 2007; nothing learned",
-    "human": "one half of the observers predicts the other half",
-}
-
-MARKS = {"better": "▲", "worse": "▼"}
-NUMBER = re.compile(r"^([-+]?\d[\d.]*|–)$")
-LOSSES = {"bce": "BCE", "bce-adversarial": "BCE + adversarial", "metrics": "the metrics' loss"}
+ARROWS = {metric: f"{name} {'↑' if SIGN[metric] > 0 else '↓'}" for metric, name in METRICS.items()}
+MARKS = {"better": " ▲", "worse": " ▼"}
+COSTS = {"M parameters": ".2f", "GFLOP a frame": ".2f", "ms a frame": ".1f"}
 
 
-def synthetic(params: Params) -> bool:
-    """Whether the data are the sample's, which no person ever looked at."""
-    return params.profile == "sample"
-
-
-def notice(params: Params) -> str:
-    """What a reader of the report must know first, as Markdown; nothing for real data."""
-    if not synthetic(params):
-        return ""
-    return (
-        "> **Synthetic data.** Pictures and gaze of the profile `sample` are drawn by a program. "
-        "These numbers show that the study runs from end to end; they are no evidence about "
-        "people, nor about which memory is better on real video.\n"
-    )
-
-
-def describe(params: Params, run: str) -> str:
-    """What a row is, in a few words."""
-    if run in ROWS:
-        return ROWS[run]
-    if run in params.tune:
-        return f"static, {LOSSES[params.tune[run].loss]}"
-    placement = params.placements[run]
-    if placement.recurrence == "none":
-        return "no memory, trained on the same clips"
-    layers = " & ".join(map(str, placement.after))
-    words = [f"{'EMA' if placement.recurrence == 'ema' else 'ConvLSTM'} after {layers}"]
-    if placement.alpha is not None:
-        words.append(f"alpha {'from ' if placement.learned else ''}{placement.alpha:g}")
-    words += [word for word in ("learned", "residual") if getattr(placement, word)]
-    if placement.dropout != "none":
-        words.append(f"dropout {placement.dropout}")
-    if placement.static != "tuned":
-        words.append({"plain": "nothing trained", "frozen": "static part frozen"}[placement.static])
-    return ", ".join(words)
-
-
-def _grid(head: list[str], rows: list[list[str]]) -> str:
-    numbers = [all(NUMBER.match(cell) for cell in column) for column in zip(*rows, strict=True)]
-    rule = "".join("---:|" if number else "---|" for number in numbers or [False] * len(head))
-    lines = [f"| {' | '.join(head)} |", f"|{rule}"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
-
-
-def text(table: pd.DataFrame, index: bool = True) -> str:
-    """Any table as Markdown, its values as they print; `index` as first columns."""
-    if index:
-        table = table.reset_index()
-    return _grid([str(name) for name in table], [[str(v) for v in r] for r in table.to_numpy()])
-
-
-def _arrow(metric: str) -> str:
-    return f"{METRICS[metric]} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
-
-
-def _best(tidy: pd.DataFrame) -> set[tuple[str, str, str]]:
-    """(data set, run, metric) of the best mean among the runs."""
-    runs = tidy[tidy.kind == "run"]
-    found = set()
-    for (dataset, metric), group in runs.groupby(["dataset", "metric"]):
-        worst_first = group.sort_values("mean", ascending=metric not in LOWER_IS_BETTER)
-        top = worst_first.iloc[-1]["mean"]
-        found |= {(dataset, run, metric) for run in group[group["mean"] == top].run}
-    return found
-
-
-def _scores(params: Params, dataset: str) -> str:
-    table, tidy = ablation(params), summary(params)
-    best, rows = _best(tidy), []
-    for run in [*params.runs, *params.baselines]:
-        row = table.loc[(dataset, run)]
-        mark = " †" if row["seen"] else ""
-        cells = []
-        for metric, name in METRICS.items():
-            mean, _, rest = row[name].partition(" ")
-            bold = (dataset, run, metric) in best
-            cells.append(f"**{mean}** {rest}" if bold else row[name])
-        title = f"`{run}`{mark}" if run in params.runs else f"*{run}*"
-        rows.append([title, *cells])
-    return _grid(["row", *map(_arrow, METRICS)], rows)
-
-
-def legend(params: Params) -> str:
-    """What each row is and costs, as Markdown."""
-    found = costs(params)
-    rows = [[f"`{run}`", describe(params, run), *found.loc[run]] for run in params.runs]
-    rows += [[f"*{run}*", describe(params, run), "–", "–", "–"] for run in params.baselines]
-    table = _grid(["row", "what it is", *found.columns], rows)
-    return f"{table}\n\n{measured_on(params)}".rstrip("\n")
-
-
-def _differences(params: Params, dataset: str, differences: pd.DataFrame) -> str:
-    here = differences[(differences.dataset == dataset) & (differences.control != "centre-prior")]
+def data_sets(study: Study) -> str:
+    """A row for each data set and split of the manifest, and which stage uses it."""
     rows = []
-    for (run, against), group in here.groupby(["run", "control"], sort=False):
-        found, cells = group.set_index("metric"), []
-        for metric in METRICS:
-            cell = "–"
-            if metric in found.index:
-                row = found.loc[metric]
-                cell = interval(row.difference, row.low, row.high, sign=True)
-                if row.verdict in ("better", "worse"):
-                    cell = f"**{cell}** {MARKS[row.verdict]}"
-                elif row.verdict == "equal":
-                    cell = "the same"
-            cells.append(cell)
-        rows.append([f"`{run}`", f"`{against}`", *cells])
-    return _grid(["row", "less", *map(_arrow, METRICS)], rows)
+    for dataset, entry in study.manifest["sets"].items():
+        for split, part in entry["splits"].items():
+            clips = list(part["clips"].values())
+            frames = sorted(clip["frames"] for clip in clips)
+            row = {"data set": dataset, "split": split}
+            row["used for"] = _uses(study.params, dataset, split)
+            row |= {"clips": len(clips), "in the complete set": part["expected"] or "–"}
+            row |= {"frames": sum(frames)}
+            row["frames a clip"] = f"{frames[0]}–{frames[-1]}" if frames else "–"
+            row["with ground truth"] = sum(clip["annotated"] for clip in clips)
+            row["MB"] = sum(clip["bytes"] for clip in clips) / 1e6
+            rows.append(row)
+    return grid(pd.DataFrame(rows), {"MB": ".1f"})
 
 
-def _sets(params: Params, tidy: pd.DataFrame) -> str:
-    """What was scored: a row a data set."""
-    rows = []
-    for dataset, split in params.data.evaluate.items():
-        here = tidy[(tidy.dataset == dataset) & (tidy.kind == "run")]
-        if len(here):
-            most = [str(int(here[key].max())) for key in ("clips", "frames", "skipped", "seen")]
-            rows.append([dataset, split, *most])
-    return _grid(["data set", "split", "clips", "frames", "skipped", "seen in training"], rows)
+def _uses(params: Params, dataset: str, split: str) -> str:
+    stages = {"tune": params.data.tune, "fine-tune": params.data.finetune}
+    names = {"train": "{}", "val": "watch {}"}
+    uses = [names[split].format(s) for s in stages if dataset in stages[s] and split in names]
+    uses += ["score"] if params.data.evaluate.get(dataset) == split else []
+    return ", ".join(uses) or "–"
 
 
-def markdown(params: Params, differences: pd.DataFrame | None = None) -> str:
-    """The whole of `ablation.md`.
+def observers(study: Study, clips: int = 20) -> str:
+    """Who looked at each data set, from up to `clips` clips of the evaluated split.
 
-    Args:
-        params: The study.
-        differences: From `paired`; None computes them.
-
-    Raises:
-        SalemaError: A file of scores is missing or broken.
+    Observers are "merged" where the set does not distinguish them; fixations are the mean
+    over the frames that have any.
     """
-    tidy = summary(params)
-    differences = paired(params) if differences is None else differences
-    protocols = ", ".join(f"`{name}`" for name in tidy.protocol.unique())
-    every = params.evaluate.every
-    frames = "every frame" if every == 1 else f"one in {every} of the frames"
-    parts = [
-        f"# Ablation: where a memory sits, profile `{params.profile}`\n",
-        notice(params),
-        f"Protocol {protocols}, {frames} that it takes; the mean over clips with its 95 % "
-        f"bootstrap interval ({params.evaluate.resamples} resamples of the clips, seed "
-        f"{params.seed}). Tuned on {', '.join(params.data.tune)} train, fine-tuned on "
-        f"{', '.join(params.data.finetune)} train; width {params.model.width:g}, input "
-        f"{params.model.size[1]}x{params.model.size[0]}.\n",
-        _sets(params, tidy) + "\n",
-        "An arrow points to better. Bold in a table of scores: the best mean among the runs, "
-        "which may well be within chance of the next one; read the paired differences. Italic "
-        "rows are there to read the others by, – where a set cannot have one. † marks a row "
-        "whose weights saw some of these clips in training. On still images a memory has "
-        "nothing to remember: an EMA leaves them as they are, and a ConvLSTM gives its first "
-        "step from an empty state, which it was hardly trained for.\n",
-        legend(params) + "\n",
-    ]
-    parts += ["## In words\n", answers(params, differences), _reading(differences)]
-    parts += [section(params, dataset, differences) for dataset in params.data.evaluate]
-    return "\n".join([part for part in [*parts, published()] if part])
+    rows = []
+    for dataset, split in study.params.data.evaluate.items():
+        found = data.load(study.params.root, dataset, split)
+        chosen = found[:: max(1, len(found) // clips)][:clips]
+        counts, people = [], set()
+        for clip in chosen:
+            for points in islice(clip.fixations(), 0, None, max(1, clip.n_frames // 10)):
+                counts += [len(points)] if len(points) else []
+                people |= set(points[:, 2])
+        rates = sorted({clip.fps for clip in chosen if clip.fps})
+        sizes = {clip.size for clip in chosen}
+        height, width = max(sizes, key=lambda size: size[0] * size[1])
+        row = {"data set": dataset}
+        row["observers"] = len(people) if chosen[0].has_observers else "merged"
+        row["fixations a frame"] = np.mean(counts) if counts else np.nan
+        row |= {"largest frame": f"{width}x{height}", "frame sizes": len(sizes)}
+        ends = dict.fromkeys(f"{rate:g}" for rate in rates[:1] + rates[-1:])
+        row["frames a second"] = "–".join(ends) or "–"
+        rows.append(row)
+    return grid(pd.DataFrame(rows), {"fixations a frame": ".1f"})
 
 
-def section(params: Params, dataset: str, differences: pd.DataFrame) -> str:
-    """One data set as Markdown: the scores of all rows, then the paired differences."""
-    head = f"{dataset}, {params.data.evaluate[dataset]}"
-    compared = _differences(params, dataset, differences)
+def legend(study: Study) -> str:
+    """What each row is and what it costs.
+
+    Milliseconds differ from run to run, so they come from `speed.json` where
+    `python -m benchmarks.rows` has written it.
+    """
+    params, times, rows = study.params, study.speed.get("ms", {}), []
+    for run in params.runs:
+        placement = params.placements.get(run) or Placement(recurrence="none")
+        parameters, flop = cost(params.model.model_dump_json(), placement.model_dump_json())
+        rows.append((f"`{run}`", describe(params, run), parameters / 1e6, flop / 1e9))
+        rows[-1] += (times.get(run),)
+    rows += [(f"*{name}*", describe(params, name)) for name in params.baselines]
+    table = pd.DataFrame(rows, columns=["row", "what it is", *COSTS])
+    table = grid(table.astype(dict.fromkeys(COSTS, float)), COSTS)
+    machine = study.speed.get("machine")
+    if not machine:
+        return table
     return (
-        f"## {head}\n\n{_scores(params, dataset)}\n\n### {head}: paired differences\n\n{compared}\n"
+        f"{table}\n\nms a frame: median of {machine['rounds']} rounds, rows in turn, in "
+        f"{machine['precision']} on {machine.get('gpu', machine['cpu'])} "
+        f"({', '.join(machine['capabilities'])}), {machine['threads']} threads, torch "
+        f"{machine['torch']}."
     )
 
 
-def _reading(differences: pd.DataFrame) -> str:
-    judged = differences[
-        differences.verdict.isin(["better", "worse", "open"])
-        & (differences.control != "centre-prior")
-    ]
+@cache
+def cost(model: str, placement: str) -> tuple[int, int]:
+    """Parameters and FLOP for one frame of a network, from shapes alone: nothing is computed.
+
+    FLOP are counted for a frame after the first, so that a memory has something to
+    remember; a multiplication and an addition count as two. Both arguments are JSON, so
+    that the result can be cached.
+    """
+    config = Model.model_validate_json(model)
+    with FakeTensorMode(), torch.no_grad():
+        network = SaliencyModel(config, Placement.model_validate_json(placement)).eval()
+        frame = torch.zeros((1, 1, *config.size, 3), dtype=torch.uint8)
+        _, state = network(frame, None)
+        with FlopCounterMode(display=False) as counter:
+            network(frame, state)
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops()
+
+
+def memories(study: Study, rates: list[float]) -> str:
+    """How long each EMA remembers: alpha at the end of training, in frames and in seconds.
+
+    There is a column of seconds for each of the `rates` in frames per second.
+    """
+    rows = []
+    for run, placement in study.params.placements.items():
+        for layer in placement.after if placement.recurrence == "ema" else []:
+            trained = study.losses[run].get(f"alpha_{layer}", ())
+            alpha = float(trained.iloc[-1]) if len(trained) else placement.alpha
+            row = {"run": run, "layer": layer, "alpha": alpha, "frames": time_constant(alpha)}
+            row |= {f"s at {rate:g} fps": time_constant(alpha, rate) for rate in rates}
+            rows.append({**row, "learned": "yes" if placement.learned else "no"})
+    forms = {f"s at {rate:g} fps": ".2f" for rate in rates}
+    return grid(pd.DataFrame(rows), {"alpha": ".3f", "frames": ".1f", **forms})
+
+
+def scores(study: Study, dataset: str) -> str:
+    """The means of all rows on one data set; bold: the best mean of the runs, †: clips seen."""
+    here = study.scores[study.scores.dataset == dataset]
+    runs = here[here.kind == "run"]
+    best = (runs["mean"] * runs.metric.map(SIGN)).groupby(runs.metric).max()
+
+    def cell(row) -> str:
+        mean, rest = interval(row.mean, row.low, row.high).split(" ", 1)
+        bold = row.kind == "run" and row.mean * SIGN[row.metric] == best[row.metric]
+        return f"**{mean}** {rest}" if bold else f"{mean} {rest}"
+
+    seen = set(here.run[here.seen > 0])
+    names = {run: f"`{run}`" + " †" * (run in seen) for run in study.params.runs}
+    names |= {name: f"*{name}*" for name in study.params.baselines}
+    return _by_metric(here.assign(row=here.run.map(names)), ["row"], list(names.values()), cell)
+
+
+def differences(study: Study, dataset: str) -> str:
+    """The paired differences on one data set; bold where the interval leaves out 0."""
+    found = study.differences
+    here = found[(found.dataset == dataset) & (found.control != "centre-prior")]
+
+    def cell(row) -> str:
+        text = interval(row.difference, row.low, row.high, sign=True)
+        text = "the same" if row.verdict == "equal" else text
+        return f"**{text}**{MARKS[row.verdict]}" if row.verdict in MARKS else text
+
+    here = here.assign(row="`" + here.run + "`", less="`" + here.control + "`")
+    order = list(dict.fromkeys(zip(here.row, here.less, strict=True)))
+    return _by_metric(here, ["row", "less"], order, cell)
+
+
+def _by_metric(tidy: pd.DataFrame, index: list[str], order: list, cell: Callable[..., str]) -> str:
+    """A tidy table as Markdown: its rows by `index` in this order, a column for each metric."""
+    tidy = tidy.assign(cell=[cell(row) for row in tidy.itertuples()])
+    table = tidy.pivot(index=index, columns="metric", values="cell")
+    table = table.reindex(index=order, columns=list(ARROWS)).rename(columns=ARROWS)
+    return grid(table.rename_axis(index=index).reset_index())
+
+
+def section(study: Study, dataset: str) -> str:
+    """One data set: the scores of all rows, then the paired differences."""
+    head = f"{dataset}, {study.params.data.evaluate[dataset]}"
     return (
-        "Paired differences are taken over the same clips: the row less its control. "
-        "`static-video` is the control of every memory that was trained on clips (the same "
-        "frames, steps and loss, no memory), `static` of the rest. Bold where the 95 % interval "
-        f"leaves out 0: ▲ better, ▼ worse; sets of fewer than {FEW_CLIPS} clips are not judged. "
-        f"{len(judged)} intervals are, so about {round(len(judged) / 20)} would leave out 0 by "
-        "chance alone.\n"
+        f"## {head}\n\n{scores(study, dataset)}\n\n"
+        f"### {head}: paired differences\n\n{differences(study, dataset)}\n"
     )
 
 
-def _csv(params: Params, differences: pd.DataFrame) -> pd.DataFrame:
-    """Long form: a row per data set, run and metric, beside it the difference to its control."""
-    controls = {run: control(params, run) for run in params.runs}
-    columns = {"low": "difference_low", "high": "difference_high"}
-    against = differences[differences.control == differences.run.map(controls)]
-    against = against.drop(columns="clips").rename(columns=columns)
-    joined = summary(params).merge(against, "left", ["dataset", "run", "metric"])
-    return joined.assign(profile=params.profile).set_index("profile").reset_index()
+def protocols(study: Study) -> str:
+    """The means of one run by every protocol."""
+    return grid(study.protocols.rename(columns=METRICS), dict.fromkeys(METRICS.values(), ".4f"))
 
 
-def write(
-    params: Params, differences: pd.DataFrame | None = None, local: bool = False
-) -> list[Path]:
+def published() -> str:
+    """The authors' tables: the one to compare with, then the leaked one."""
+    table = pd.read_csv(ASSETS / "published.csv").rename(columns={"row": "authors' row"})
+    table.insert(2, "our name", "`" + table.pop("ours") + "`")
+    clean, leaked = (group for _, group in table.groupby(table.pop("table")))
+    fields = {"clean": grid(clean, ".3f"), "leaked": grid(leaked.drop(columns="our name"), ".3f")}
+    return (ASSETS / "published.md").read_text(encoding="utf-8").format(**fields)
+
+
+def markdown(study: Study) -> str:
+    """The whole of `ablation.md`."""
+    params, every = study.params, study.params.evaluate.every
+    judged = study.differences[study.differences.control != "centre-prior"]
+    judged = int(judged.verdict.isin(["better", "worse", "open"]).sum())
+    counts = ["clips", "frames", "skipped", "seen"]
+    scored = study.scores[study.scores.kind == "run"].groupby(["dataset", "split"], sort=False)
+    scored = scored[counts].max().reset_index()
+    return (
+        (ASSETS / "ablation.md")
+        .read_text(encoding="utf-8")
+        .format(
+            params=params,
+            notice=notice(study),
+            protocols=", ".join(f"`{name}`" for name in study.scores.protocol.unique()),
+            frames="every frame" if every == 1 else f"one in {every} of the frames",
+            tuned=", ".join(params.data.tune),
+            finetuned=", ".join(params.data.finetune),
+            scored=grid(scored.rename(columns={"dataset": "data set", "seen": "seen in training"})),
+            legend=legend(study),
+            answers=answers(study),
+            few=FEW_CLIPS,
+            judged=judged,
+            by_chance=round(judged / 20),
+            sections="\n".join(section(study, dataset) for dataset in params.data.evaluate),
+            published=published(),
+        )
+    )
+
+
+def write(study: Study) -> list[Path]:
     """Write `ablation.md`, `ablation.csv` and `bars.csv`, each whole or not at all.
 
-    `ablation.csv` has a row a data set, run and metric; `bars.csv` a row a run with the
-    means on the clips' own data set, for `dvc plots`.
-
-    Args:
-        params: The study.
-        differences: From `paired`; None computes them.
-        local: Into the report that git ignores.
-
-    Returns:
-        The three paths.
-
-    Raises:
-        SalemaError: A file of scores is missing or broken, or nothing can be written.
+    `ablation.csv` has a row for each data set, run and metric with the difference to its
+    control; `bars.csv` has a row for each run with its means on the data set that clips are
+    trained on, for `dvc plots`. Returns the three paths.
     """
-    differences = paired(params) if differences is None else differences
-    tidy = summary(params)
+    params, tidy, found = study.params, study.scores, study.differences
+    found = found[found.control == found.run.map(study.control)].drop(columns="clips")
+    found = found.rename(columns={"low": "difference_low", "high": "difference_high"})
+    long = tidy.merge(found, "left", ["dataset", "run", "metric"])
+    long.insert(0, "profile", params.profile)
     own = tidy[tidy.dataset == next(iter(params.data.finetune), tidy.dataset[0])]
     bars = own.pivot(index="run", columns="metric", values="mean")
     bars = bars.reindex(index=own.run.unique(), columns=[m for m in METRICS if m in bars])
+    form = {"float_format": "%.6g", "lineterminator": "\n"}
     contents = {
-        "ablation.md": markdown(params, differences),
-        "ablation.csv": _csv(params, differences).to_csv(
-            index=False, float_format="%.6g", lineterminator="\n"
-        ),
-        "bars.csv": bars.to_csv(float_format="%.6g", lineterminator="\n"),
+        "ablation.md": markdown(study),
+        "ablation.csv": long.to_csv(index=False, **form),
+        "bars.csv": bars.to_csv(**form),
     }
-    paths = []
     for name, content in contents.items():
-        paths.append(folder(params, local) / name)
-        with atomic(paths[-1]) as part:
+        with atomic(study.folder / name) as part:
             part.write_text(content, encoding="utf-8")
-    return paths
-
-
-def memories(params: Params, fps: list[float]) -> pd.DataFrame:
-    """How long each EMA remembers: alpha at the end of training, as frames and as seconds.
-
-    Args:
-        params: The study.
-        fps: Frame rates to tell the seconds for.
-
-    Returns:
-        A row per EMA: run, layer, alpha, frames and seconds until a weight falls to 1/e.
-    """
-    rows = []
-    for run, placement in params.placements.items():
-        if placement.recurrence != "ema":
-            continue
-        last = _last_epoch(params, run)
-        for layer in placement.after:
-            alpha = float(last.get(f"alpha_{layer}", placement.alpha))
-            row = {"run": run, "layer": layer, "alpha": f"{alpha:.3f}"}
-            row["frames"] = f"{time_constant(alpha):.1f}"
-            row |= {f"s at {rate:g} fps": f"{time_constant(alpha, rate):.2f}" for rate in fps}
-            rows.append({**row, "learned": "yes" if placement.learned else "no"})
-    return pd.DataFrame(rows)
-
-
-def _last_epoch(params: Params, run: str) -> dict:
-    table = losses(params, run)
-    return {} if table.empty else table.iloc[-1].to_dict()
+    return [study.folder / name for name in contents]

@@ -1,0 +1,162 @@
+"""Numbers as text: a cell, a Markdown table, a row's description, the answers to the questions."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from salema.params import Params
+from salema.report.study import FEW_CLIPS, METRICS, SIGN, Study
+
+BASELINES = {
+    "chance": "a constant map; does not use the picture",
+    "centre-prior": "the mean map of the training clips; does not use the picture",
+    "spectral-residual": "Hou & Zhang 2007; nothing learned",
+    "human": "one half of the observers predicts the other half",
+}
+LOSSES = {"bce": "BCE", "bce-adversarial": "BCE + adversarial", "metrics": "the metrics' loss"}
+STATIC = {"plain": "nothing trained", "frozen": "static part frozen"}
+VERDICTS = {
+    "better": "better",
+    "worse": "worse",
+    "open": "undecided",
+    "equal": "the same scores",
+    "few": "too few clips",
+}
+SYNTHETIC = """\
+> **Synthetic data.** A program drew the pictures and the gaze of the profile `sample`. These
+> numbers show that the study runs from end to end. They are no evidence about people, nor about
+> which memory is better on real video.
+
+"""
+
+
+def interval(mean: float, low: float, high: float, sign: bool = False) -> str:
+    """A mean and its interval with three decimals: "1.234 [1.100, 1.350]"; never "-0.000"."""
+    return f"{mean:{'+' * sign}z.3f} [{low:z.3f}, {high:z.3f}]"
+
+
+def grid(table: pd.DataFrame, forms: Mapping[str, str] | str = "") -> str:
+    """A table as Markdown: numbers are right-aligned, a missing value is a dash.
+
+    Args:
+        table: Its columns hold numbers or text; the index is not shown.
+        forms: The format of the numbers, or of the numbers of each column that needs one.
+    """
+    cells = {}
+    for name, values in table.items():
+        form = forms if isinstance(forms, str) else forms.get(name, "")
+        form = form if is_numeric_dtype(values) else ""
+        cells[name] = ["–" if pd.isna(value) else format(value, form) for value in values]
+    rule = ["---:" if is_numeric_dtype(values) else "---" for _, values in table.items()]
+    rows = [map(str, table), rule, *zip(*cells.values(), strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def notice(study: Study) -> str:
+    """What a reader must know first, as Markdown; "" for real data."""
+    return SYNTHETIC if study.synthetic else ""
+
+
+def describe(params: Params, run: str) -> str:
+    """What a row is, in a few words."""
+    if run in BASELINES:
+        return BASELINES[run]
+    if run in params.tune:
+        return f"static, {LOSSES[params.tune[run].loss]}"
+    placement = params.placements[run]
+    if placement.recurrence == "none":
+        return "no memory, trained on the same clips"
+    name = "EMA" if placement.recurrence == "ema" else "ConvLSTM"
+    learned = "from " if placement.learned else ""
+    parts = [
+        f"{name} after {' & '.join(map(str, placement.after))}",
+        f"alpha {learned}{placement.alpha:g}" if placement.alpha is not None else "",
+        "learned" if placement.learned else "",
+        "residual" if placement.residual else "",
+        f"dropout {placement.dropout}" if placement.dropout != "none" else "",
+        STATIC.get(placement.static, ""),
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def answers(study: Study, metric: str = "nss") -> str:
+    """The questions of the study, answered for each data set, as Markdown.
+
+    Args:
+        study: The study.
+        metric: What decides; the other metrics are named where their intervals leave out 0.
+    """
+    parts = [
+        f"Each answer compares the {METRICS[metric]} of two rows over the same clips. A row is "
+        "*better* or *worse* where the 95 % interval of the difference leaves out 0, and the "
+        "comparison is *undecided* where the interval holds 0. The best of many rows looks better "
+        "than it is, because it was selected.\n"
+    ]
+    for dataset, split in study.params.data.evaluate.items():
+        found = study.differences[study.differences.dataset == dataset]
+        if found.empty:
+            continue
+        clips, frames = found.clips.max(), study.scores.query("dataset == @dataset").frames.max()
+        title = f"{clips} {'clips' if frames > clips else 'images'}"
+        lines = [f"### {dataset}, {split}: {title}\n"]
+        if clips < FEW_CLIPS:
+            lines.append(f"- {title} are too few to judge; see the scores only.")
+        for question, runs, control in _questions(study.params, moving=frames > clips):
+            here = found[(found.control == control) & found.run.isin(runs)]
+            if clips >= FEW_CLIPS and metric in set(here.metric):
+                lines.append(
+                    f"- **{question}** Compared with `{control}`: {_answer(here, metric)}."
+                )
+        parts += [*lines, ""]
+    return "\n".join(parts)
+
+
+def _questions(params: Params, moving: bool) -> list[tuple[str, list[str], str]]:
+    """(question, runs, what they are compared with); still images have nothing to remember."""
+    memories = [run for run, p in params.placements.items() if p.recurrence != "none" and moving]
+    plain = [run for run in memories if params.placements[run].static == "plain"]
+    trained = [run for run in memories if run not in plain]
+    complex_ = [run for run in memories if run == "clstm30"]
+    static = [run for run in params.tune if run != "static"]
+    return [
+        ("Does a memory help that is trained on the same clips?", trained, "static-video"),
+        ("Does a memory help without any training?", plain, "static"),
+        ("Is the complex memory better than the simple one?", complex_, "ema30"),
+        ("Does training on clips help by itself?", ["static-video"], "static"),
+        ("Does another loss help the static network?", static, "static"),
+        ("Are the runs better than the centre prior?", params.runs, "centre-prior"),
+    ]
+
+
+def _answer(found: pd.DataFrame, metric: str) -> str:
+    """Up to three comparisons in words; of more, the number of each verdict and both ends."""
+    rows = found[found.metric == metric]
+    said = {row.run: _difference(row, found[found.run == row.run]) for row in rows.itertuples()}
+    if len(said) <= 3:
+        return "; ".join(said.values())
+    counts = []
+    for verdict, word in VERDICTS.items():
+        names = rows.run[rows.verdict == verdict]
+        listed = f" (`{'`, `'.join(names)}`)" if len(names) <= len(rows) / 2 else ""
+        counts += [f"{len(names)} {word}{listed}"] if len(names) else []
+    gains = rows.set_index("run").difference * SIGN[metric]
+    best, worst = said[gains.idxmax()], said[gains.idxmin()]
+    return f"of {len(rows)} runs, {', '.join(counts)}. Best: {best}. Worst: {worst}"
+
+
+def _difference(row, others: pd.DataFrame) -> str:
+    """A row of `Study.differences` in words, with the verdicts of the other metrics.
+
+    Args:
+        row: The row.
+        others: The rows of the same comparison in all metrics.
+    """
+    bounds = interval(row.difference, row.low, row.high, sign=True)
+    text, verdicts = f"`{row.run}` {bounds} {METRICS[row.metric]}, {VERDICTS[row.verdict]}", []
+    for verdict in ("better", "worse"):
+        where = (others.verdict == verdict) & (others.metric != row.metric)
+        also = "also " if verdict == row.verdict else ""
+        names = ", ".join(others.metric[where].map(METRICS))
+        verdicts += [f"{also}{verdict} in {names}"] if names else []
+    return f"{text} ({'; '.join(verdicts)})" if verdicts else text
