@@ -79,6 +79,7 @@ class Predictor:
         network = copy.deepcopy(self.network).fold().eval().requires_grad_(False).float()
         network.to(self.device).to(memory_format=torch.channels_last)
         if self.device.type == "cpu":
+            network.segments.clear()  # they would keep the replaced layers in memory
             cpu.replace(network.layers, network.placement.after, self.dtype)
         for module in [*network.layers[:LOGITS], *network.memories.values()]:
             if not isinstance(module, EMA):

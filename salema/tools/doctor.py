@@ -83,7 +83,7 @@ def _device() -> str:
 
 def _precision() -> str:
     torch = _module("torch", "torch")
-    from salema.model.device import pick_device, pick_precision
+    from salema.model.network import pick_device, pick_precision
 
     device = pick_device("auto")
     chosen = pick_precision("auto", device)
