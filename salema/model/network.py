@@ -12,6 +12,7 @@ Source: Pan et al., arXiv 1701.01081 (SalGAN); Linardos et al., BMVC 2019 (SalEM
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -115,7 +116,10 @@ class SaliencyModel(nn.Module):
         self.layers = salgan(config.width)
         if config.encoder == "efficientnet-lite0":
             self._replace_encoder(branches)
-        self.widths = self._widths()
+        after = accumulate(
+            self.layers, lambda n, layer: getattr(layer, "out_channels", n), initial=3
+        )
+        self.widths = list(after)[1:]  # channels after each layer
         self.memories = nn.ModuleDict(
             {str(layer): self._memory(layer) for layer in placement.after}
         )
@@ -123,8 +127,8 @@ class SaliencyModel(nn.Module):
             if not isinstance(self.layers[layer], nn.Conv2d):
                 raise SalemaError(f"fresh: {layer} in a placement (no convolution is there)")
             reset(self.layers[layer])
-        for after in placement.after:  # what they read may be a state or a residual
-            for layer in self.layers[after : after + 2]:
+        for index in placement.after:  # a ReLU there must not overwrite a state or a residual
+            for layer in self.layers[index : index + 2]:
                 if isinstance(layer, nn.ReLU):
                     layer.inplace = False
         self.branches = nn.ModuleDict()
@@ -144,14 +148,6 @@ class SaliencyModel(nn.Module):
         self.layers[0] = Lite(self.layers[FIRST_DECODER].in_channels, branches)
         for index in range(1, FIRST_DECODER):
             self.layers[index] = nn.Identity()
-
-    def _widths(self) -> list[int]:
-        """Channels after each layer."""
-        widths, channels = [], 3
-        for layer in self.layers:
-            channels = getattr(layer, "out_channels", channels)
-            widths.append(channels)
-        return widths
 
     def _memory(self, after: int) -> nn.Module:
         place, channels = self.placement, self.widths[after]
@@ -173,19 +169,19 @@ class SaliencyModel(nn.Module):
         raise ValueError(f"no recurrence is called {place.recurrence!r}")
 
     def assemble(self) -> None:
-        """Make `segments`: layers and what is placed after them, up to the last layers.
+        """Make `segments`: layers, a placed layer, layers, ... up to the last layers.
 
         Call it again after a layer, a memory or a branch was replaced by another module.
-        The list is no part of the module tree: its modules are there already.
+        A list is not part of the module tree, which has all of these modules already.
         """
         layers = [
             Branched(layer, self.branches[str(index)]) if str(index) in self.branches else layer
             for index, layer in enumerate(self.layers)
         ]
         self.segments: list[tuple[nn.Sequential, Placed | None]] = []
-        start = 0
-        for index, memory in ((int(key), memory) for key, memory in self.memories.items()):
-            placed = Placed(index, self.dropout, layers[index], memory, self.placement.residual)
+        start, residual = 0, self.placement.residual
+        for index, memory in zip(self.placement.after, self.memories.values(), strict=True):
+            placed = Placed(index, self.dropout, layers[index], memory, residual)
             self.segments.append((nn.Sequential(*layers[start:index]), placed))
             start = index + 1
         self.segments.append((nn.Sequential(*layers[start:]), None))

@@ -1,7 +1,7 @@
 """Memories over time: an exponential moving average and a ConvLSTM.
 
-Both map `(B, T, C, H, W)` and the state after the previous chunk to the same shape and the
-new state, so a video may be cut into chunks anywhere without changing a map.
+Both map `(B, T, C, H, W)` and the state after the previous chunk (None at a clip's start) to the
+same shape and the new state, so a video may be cut into chunks anywhere without changing a map.
 """
 
 import math
@@ -9,11 +9,6 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, T, C, H, W) -> (B, T, H*W*C): a view where the layout is channels_last."""
-    return x.permute(0, 1, 3, 4, 2).flatten(2)
 
 
 class EMA(nn.Module):
@@ -39,12 +34,8 @@ class EMA(nn.Module):
             raise ValueError(f"alpha must be in (0, 1], not {alpha}")
         if learned and alpha == 1:
             raise ValueError("a learned alpha must start below 1")
-        logit = math.log(alpha / (1 - alpha)) if alpha < 1 else math.inf
-        self.learned = learned
-        if learned:
-            self.alpha_logit = nn.Parameter(torch.tensor(float(logit)))
-        else:
-            self.register_buffer("alpha_logit", torch.tensor(float(logit)))
+        logit = torch.tensor(math.log(alpha / (1 - alpha)) if alpha < 1 else math.inf)
+        self.alpha_logit = nn.Parameter(logit) if learned else nn.Buffer(logit)
 
     @property
     def alpha(self) -> Tensor:
@@ -52,19 +43,11 @@ class EMA(nn.Module):
         return torch.sigmoid(self.alpha_logit.float())
 
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Average a chunk.
-
-        Args:
-            x: (B, T, C, H, W), any floating type.
-            state: (B, 1, H*W*C) float32 after the previous chunk; None at a clip's start.
-
-        Returns:
-            Averages like `x`, and the new state.
-        """
+        """(B, T, C, H, W) of any floating type, state (B, 1, H*W*C) -> averages, new state."""
         _, time, channels, height, width = x.shape
-        flat = _rows(x)
+        flat = x.permute(0, 1, 3, 4, 2).flatten(2)  # a view where the layout is channels_last
         weights, decay = self._weights(time, fresh=state is None)
-        # Plain products, outside autocast: what is rounded is chosen here.
+        # Plain products, outside autocast: the rounding is chosen here.
         with torch.autocast(x.device.type, enabled=False):
             out = torch.matmul(weights.to(flat.dtype), flat)
             last = torch.matmul(weights[-1:], flat.float())
@@ -82,7 +65,7 @@ class EMA(nn.Module):
         # 0 ** 0 is 1 with a gradient of 0: alpha = 1 is safe.
         power = keep ** age.clamp(min=0)
         scale = self.alpha.expand(time)
-        if fresh:  # the first frame enters whole
+        if fresh:  # the first frame has a weight of 1
             scale = torch.cat([torch.ones_like(scale[:1]), scale[1:]])
         weights = torch.where(age >= 0, power * scale[None, :], 0.0)
         return weights, keep ** (step[:, None] + 1)
@@ -97,7 +80,7 @@ class ConvLSTM(nn.Module):
     Args:
         channels: Of the input.
         hidden: Of cell and hidden state.
-        decode: "cell" hands the cell on, as the authors do; "hidden" the hidden state.
+        decode: The output: "cell", as in the authors' code, or "hidden", the hidden state.
 
     Source: Shi et al., NeurIPS 2015; initialisation and decoded cell: Linardos et al., 2019.
     """
@@ -106,8 +89,7 @@ class ConvLSTM(nn.Module):
         super().__init__()
         if decode not in ("cell", "hidden"):
             raise ValueError(f"decode must be 'cell' or 'hidden', not {decode!r}")
-        self.channels = channels
-        self.decode = decode
+        self.channels, self.decode = channels, decode
         self.gates = nn.Conv2d(channels + hidden, 4 * hidden, 3, padding=1)
         nn.init.xavier_normal_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
@@ -115,16 +97,9 @@ class ConvLSTM(nn.Module):
     def forward(
         self, x: Tensor, state: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Walk over a chunk.
+        """(B, T, C, H, W) and a state -> cells or hidden states (B, T, hidden, H, W), new state.
 
-        Args:
-            x: (B, T, C, H, W).
-            state: cell and hidden state (B, hidden, H, W) after the previous chunk; None
-                at a clip's start, where both are zero.
-
-        Returns:
-            (B, T, hidden, H, W) cells (or hidden states), and the new state, its cell in
-            float32.
+        The state is the cell, in float32, and the hidden state, both (B, hidden, H, W).
         """
         batch, time = x.shape[:2]
         # Contiguous halves: a slice of the weight would be copied at every step.

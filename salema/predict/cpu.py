@@ -23,14 +23,13 @@ def replace(layers: nn.Sequential, apart: Collection[int], dtype: torch.dtype) -
         apart: Layers with a memory after them: they and their neighbours stay as they are.
         dtype: The type that the equivalents work in.
     """
-    originals = list(layers)
-    for index, layer in enumerate(originals):
-        if isinstance(layer, nn.MaxPool2d):
+    for index in range(len(layers)):  # one by one: a layer's memory is free once it is replaced
+        if isinstance(layers[index], nn.MaxPool2d):
             layers[index] = MaxPool()
-        if isinstance(layer, nn.ReLU) and not {index - 1, index} & set(apart):
-            convolution = originals[index - 1]
+        if isinstance(layers[index], nn.ReLU) and not {index - 1, index} & set(apart):
+            convolution = layers[index - 1]
             layers[index] = nn.Identity()
-            if isinstance(originals[index - 2], nn.Upsample) and index - 2 not in apart:
+            if isinstance(layers[index - 2], nn.Upsample) and index - 2 not in apart:
                 layers[index - 2] = nn.Identity()
                 layers[index - 1] = OfEnlarged(convolution, dtype)
             else:

@@ -70,19 +70,6 @@ def read(
         raise SalemaError("no starter weights are installed (pass --weights FILE)")
     path = Path(path or weights.STARTER)
     placement = named(placement) if isinstance(placement, str) else placement
-    head = _head(path, sha256)
-    if not head:
-        raise SalemaError(f"empty file: {path} (download it again)")
-    if head.lstrip()[:1] == b"<":
-        raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
-    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
-        network, card = weights.read(path)
-        return _placed(network, placement, alpha, path), card
-    return authors.load(path, placement, alpha), Card(run=path.stem)
-
-
-def _head(path: Path, sha256: str | None) -> bytes:
-    """The first bytes of a file whose hash is checked."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -92,7 +79,14 @@ def _head(path: Path, sha256: str | None) -> bytes:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check --weights)") from error
     if sha256 and found != sha256.strip().lower():
         raise SalemaError(f"sha256 of {path} is {found}, not {sha256} (download it again)")
-    return head
+    if not head:
+        raise SalemaError(f"empty file: {path} (download it again)")
+    if head.lstrip()[:1] == b"<":
+        raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
+    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+        network, card = weights.read(path)
+        return _placed(network, placement, alpha, path), card
+    return authors.load(path, placement, alpha), Card(run=path.stem)
 
 
 def _placed(
@@ -132,11 +126,7 @@ def convert(
     alpha: float | None = None,
     half: bool = False,
 ) -> None:
-    """Write an authors' checkpoint (or a file of ours) as a weights file of ours.
-
-    Raises:
-        SalemaError: See `load`; or `new` exists.
-    """
+    """Write an authors' checkpoint (or a file of ours) as a new weights file of ours."""
     if Path(new).exists():
         raise SalemaError(f"{new} exists (choose another name, or remove it yourself)")
     network, card = read(old, placement, alpha)

@@ -1,7 +1,7 @@
 """The one path from frames to maps: in order, chunk by chunk, in constant memory."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from itertools import chain, islice
 from typing import TypeVar
@@ -18,7 +18,6 @@ from salema.model.layers import LOGITS
 from salema.model.network import SaliencyModel, State
 from salema.model.recurrence import EMA
 from salema.model.weights import Card
-from salema.params import Model, Placement
 from salema.predict import cpu
 
 # Bytes of the largest activation on a CPU. Larger ones leave the cache, and glibc returns their
@@ -43,11 +42,11 @@ class Predictor:
         precision: "auto" (bf16 where the hardware has it), "fp32" or "bf16".
         chunk: Frames that are read, computed and written together; set it to 1 for a live
             source. The maps do not depend on it.
-        card: What the weights file says of itself.
+        card: The description in the weights file.
 
     Attributes:
         size: (H, W) of the network's input, and of maps at the model's size.
-        state: What the memory holds after the last `step`; None at a clip's start.
+        state: The memory after the last `step`; None at a clip's start.
 
     Raises:
         SalemaError: The device is unknown or absent.
@@ -62,34 +61,17 @@ class Predictor:
         card: Card | None = None,
     ) -> None:
         self.network, self.chunk, self.card = network, chunk, card or Card()
+        self.config, self.placement = network.config, network.placement
+        self.size: tuple[int, int] = tuple(network.config.size)
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.at_once = ON_GPU
         if self.device.type == "cpu":
             channels = getattr(network.layers[0], "largest", network.widths[0])
-            largest = channels * self.size[0] * self.size[1] * self._dtype.itemsize
+            largest = channels * self.size[0] * self.size[1] * self.dtype.itemsize
             self.at_once = max(1, IN_CACHE // largest)
         self.reset()
-
-    @property
-    def config(self) -> Model:
-        """The configuration of the static network."""
-        return self.network.config
-
-    @property
-    def placement(self) -> Placement:
-        """Where the recurrence is."""
-        return self.network.placement
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the network's input."""
-        height, width = self.network.config.size
-        return height, width
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @cached_property
     def prepared(self) -> SaliencyModel:
@@ -97,11 +79,11 @@ class Predictor:
         network = copy.deepcopy(self.network).fold().eval().requires_grad_(False).float()
         network.to(self.device).to(memory_format=torch.channels_last)
         if self.device.type == "cpu":
-            cpu.replace(network.layers, network.placement.after, self._dtype)
-        if self.precision == "bf16":
-            for module in [*network.layers[:LOGITS], *network.memories.values()]:
-                if not isinstance(module, EMA):
-                    module.to(torch.bfloat16)
+            network.segments.clear()  # they would keep the replaced layers in memory
+            cpu.replace(network.layers, network.placement.after, self.dtype)
+        for module in [*network.layers[:LOGITS], *network.memories.values()]:
+            if not isinstance(module, EMA):
+                module.to(self.dtype)
         network.assemble()
         return network
 
@@ -163,17 +145,10 @@ class Predictor:
     # ------------------------------------------------------------------ whole sources
 
     def predict(self, frames: np.ndarray, size: str = "source") -> np.ndarray:
-        """Maps of a whole clip, in one call.
-
-        Args:
-            frames: uint8 (T, H, W, 3) RGB, any T, any size; the memory starts empty.
-            size: "source": maps as large as the frames (bilinear); "model": as computed.
+        """Maps of a whole clip: frames as for `step`, size as for `stream`, any number of them.
 
         Returns:
             float32 (T, H, W) in [0, 1], raw: the scale is the network's own.
-
-        Raises:
-            ValueError: The frames are not uint8 (T, H, W, 3).
         """
         _check(frames)
         shape = frames.shape[1:3] if size == "source" else self.size
@@ -186,11 +161,15 @@ class Predictor:
         """One float32 (H, W) map for each uint8 (H, W, 3) RGB frame, in constant memory.
 
         Frames are taken `chunk` at a time; each call has a memory of its own.
+
+        Args:
+            frames: Of any size; another size starts a new clip.
+            size: "source": maps as large as the frames (bilinear); "model": as computed.
         """
-        fitted = ((frame.shape[:2], self.fit(frame)) for frame in frames)
-        for (height, width), saliency in self._walk(fitted, lambda shape: shape):
-            if size == "source" and saliency.shape != (height, width):
-                saliency = cv2.resize(saliency, (width, height))
+        fitted = ((frame.shape[:2], frame.shape, self.fit(frame)) for frame in frames)
+        for shape, saliency in self._walk(fitted):
+            if size == "source" and saliency.shape != shape:
+                saliency = cv2.resize(saliency, shape[::-1])
             yield saliency
 
     def maps(
@@ -205,8 +184,8 @@ class Predictor:
         first = next(frames, None)
         if first is not None:
             depth = max(2, min(2 * self.chunk, AHEAD_BYTES // first.image.nbytes))
-            fitted = ((f, self.fit(f.image)) for f in chain([first], frames))
-            yield from self._walk(ahead(fitted, depth), lambda f: f.image.shape, shot_reset)
+            fitted = ((f, f.image.shape, self.fit(f.image)) for f in chain([first], frames))
+            yield from self._walk(ahead(fitted, depth), shot_reset)
 
     def images(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """One float32 map at the model's size for each uint8 (H, W, 3) RGB picture of any size.
@@ -218,44 +197,27 @@ class Predictor:
             yield from self._maps(np.stack(batch), in_time=False)
 
     def _walk(
-        self,
-        fitted: Iterable[tuple[Item, np.ndarray]],
-        shape_of: Callable[[Item], tuple[int, ...]],
-        shot_reset: bool = False,
+        self, fitted: Iterable[tuple[Item, tuple, np.ndarray]], shot_reset: bool = False
     ) -> Iterator[tuple[Item, np.ndarray]]:
-        """Pairs of an item and its map, from pairs of an item and its frame made small."""
+        """Pairs of an item and its map, from items with the shape of their frame and the frame."""
         _ = self.prepared  # before the copy, which shares it
-        own = copy.copy(self)
-        for chunk, fresh in _chunks(fitted, self.chunk, shape_of, shot_reset):
-            if fresh:
+        own, chunk, before = copy.copy(self), [], None
+        own.reset()
+        for item, shape, small in fitted:
+            if before and (shape != before[0] or (shot_reset and is_cut(before[1], small))):
+                yield from own._finish(chunk)
                 own.reset()
-            maps = own.step(np.stack([small for _, small in chunk]))
+            chunk.append((item, small))
+            before = shape, small
+            if len(chunk) == self.chunk:
+                yield from own._finish(chunk)
+        yield from own._finish(chunk)
+
+    def _finish(self, chunk: list[tuple[Item, np.ndarray]]) -> Iterator[tuple[Item, np.ndarray]]:
+        if chunk:
+            maps = self.step(np.stack([small for _, small in chunk]))
             yield from ((item, saliency) for (item, _), saliency in zip(chunk, maps, strict=True))
-
-
-def _chunks(
-    fitted: Iterable[tuple[Item, np.ndarray]],
-    length: int,
-    shape_of: Callable[[Item], tuple[int, ...]],
-    shot_reset: bool,
-) -> Iterator[tuple[list[tuple[Item, np.ndarray]], bool]]:
-    """Chunks of items with small frames, and whether a clip or a shot starts with a chunk."""
-    chunk: list[tuple[Item, np.ndarray]] = []
-    fresh, before = True, None
-    for pair in fitted:
-        if before is not None and (
-            shape_of(pair[0]) != shape_of(before[0]) or (shot_reset and is_cut(before[1], pair[1]))
-        ):
-            if chunk:
-                yield chunk, fresh
-            chunk, fresh = [], True
-        before = pair
-        chunk.append(pair)
-        if len(chunk) == length:
-            yield chunk, fresh
-            chunk, fresh = [], False
-    if chunk:
-        yield chunk, fresh
+            chunk.clear()
 
 
 def _check(frames: np.ndarray) -> None:
