@@ -89,10 +89,11 @@ function score = sim(saliency, density)
 end
 
 % KLD: how far the prediction is from the density, both summing to 1 (no minimum is subtracted).
+% Bicubic resizing can leave a negative pixel, whose logarithm is complex: the real part is printed.
 function score = kld(saliency, density)
   p = saliency(:) / sum(saliency(:));
   q = density(:) / sum(density(:));
-  score = sum(q .* log(eps + q ./ (p + eps)));
+  score = real(sum(q .* log(eps + q ./ (p + eps))));
 end
 
 frame = load(argv(){1});
@@ -101,7 +102,6 @@ density = double(frame.density);
 saliency = at_size(frame.saliency, fixations);
 for seed = double(frame.seeds(:))'
   rand("twister", seed);
-  randperm(1);
   printf("%.17g ", auc_judd(saliency, fixations), ...
          auc_shuffled(saliency, fixations, frame.others, double(frame.splits)), ...
          nss(saliency, fixations), cc(saliency, density), sim(saliency, density), ...
