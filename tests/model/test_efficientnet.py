@@ -199,7 +199,7 @@ def test_memories_work_in_the_decoder_as_with_the_other_encoder(name, tmp_path):
 
 
 @pytest.mark.parametrize("layer", [0, 7, 28])
-def test_a_memory_behind_a_layer_that_is_not_there_is_refused(layer):
+def test_a_memory_after_a_layer_that_is_absent_is_refused(layer):
     place = Placement(recurrence="ema", after=[layer], alpha=0.1)
     with pytest.raises(SalemaError, match=rf"no layer {layer} in efficientnet-lite0"):
         SaliencyModel(CONFIG, place)
