@@ -104,6 +104,9 @@ class Finetune(Training):
     augment: Literal["none", "flip"] = "none"
 
 
+RATES = {"learning_rate", "fresh_learning_rate"}  # of a placement; they do not change its network
+
+
 class Placement(Block):
     """The position and the behaviour of a recurrence: one row of the ablation table."""
 
@@ -143,8 +146,7 @@ class Placement(Block):
 
     def same_network(self, other: "Placement") -> bool:
         """Whether two placements differ in nothing but their learning rates."""
-        rates = {"learning_rate", "fresh_learning_rate"}
-        return self.model_dump(exclude=rates) == other.model_dump(exclude=rates)
+        return self.model_dump(exclude=RATES) == other.model_dump(exclude=RATES)
 
 
 # A suffix of a name changes one setting.

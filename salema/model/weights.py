@@ -26,12 +26,7 @@ class Card:
 
 
 def read(path: str | Path) -> tuple[SaliencyModel, Card]:
-    """A weights file of ours: the network in float32 on the CPU, and its card.
-
-    Raises:
-        SalemaError: The file cannot be read, is broken, is not one of ours, or does not fit
-            its own description.
-    """
+    """A weights file of ours: the network in float32 on the CPU, and its card."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -60,27 +55,14 @@ def read(path: str | Path) -> tuple[SaliencyModel, Card]:
 
 
 def save(network: SaliencyModel, path: str | Path, card: Card, half: bool = False) -> None:
-    """Write a weights file, whole or not at all.
-
-    Args:
-        network: Its branches are folded in the file, not in the network itself.
-        path: The file, `.safetensors`.
-        card: What the file holds next to the tensors.
-        half: Store fp16, half the size.
-
-    Raises:
-        SalemaError: The file cannot be written.
-    """
+    """Write a weights file, in fp16 if `half`; branches are folded in the file only."""
     from safetensors.torch import save_file
 
     plain = copy.deepcopy(network).cpu().float().fold()
     kind = torch.float16 if half else torch.float32
     tensors = {name: tensor.to(kind).contiguous() for name, tensor in plain.state_dict().items()}
-    described = asdict(card) | {
-        "format": FORMAT,
-        "model": network.config.model_dump(),
-        "placement": network.placement.model_dump(),
-    }
+    described = asdict(card) | {"format": FORMAT, "model": network.config.model_dump()}
+    described["placement"] = network.placement.model_dump()
     with atomic(path) as part:
         # One key: with two, safetensors writes different bytes on every run.
         save_file(tensors, part, metadata={"salema": json.dumps(described, sort_keys=True)})

@@ -1,7 +1,7 @@
 """Clips -> windows of frames and targets, in the order of an epoch, augmented.
 
-The random numbers of an epoch are drawn in order, and reading may happen in another thread later:
-`image_windows` and `clip_windows` yield one function per window, which reads it.
+Random numbers are drawn in order, and windows are read later, perhaps in another thread: a function
+for each window reads it.
 """
 
 from collections.abc import Callable, Iterator
@@ -45,12 +45,7 @@ def image_windows(
 ) -> Iterator[Reader]:
     """Batches of single frames: every image once, and some frames of every video.
 
-    Args:
-        clips: Images and videos.
-        cache: Their frames at the model's size.
-        settings: Batch size, augmentation, frames per video.
-        rng: Draws the order, the frames and the augmentation.
-        epoch: Counted from 0. None: validation, in order and without augmentation.
+    `epoch` is counted from 0. None is validation, in order and without augmentation.
     """
     training = epoch is not None
     items = [(clip, frame) for clip in clips for frame in _some(clip, settings, rng, training)]
@@ -101,7 +96,7 @@ def clip_windows(
     """Windows of `bptt_frames` in order, for groups of `batch` clips in parallel.
 
     A group lasts as long as its shortest clip, at most `frames_per_clip`, from a random start.
-    Validation takes the first two windows of every group. Arguments as for `image_windows`.
+    Validation (`epoch` is None) takes the first two windows of every group.
     """
     training = epoch is not None
     order = rng.permutation(len(clips)) if training else range(len(clips))
@@ -133,10 +128,8 @@ def _part(array: np.ndarray, clip: Clip, start: int, count: int) -> np.ndarray:
     """`count` frames of a clip's array; an error if the source ends before them."""
     part = np.asarray(array[start : start + count])
     if len(part) < count:
-        raise SalemaError(
-            f"{clip.dataset} {clip.name} ends after {len(array)} of {clip.n_frames} frames "
-            "(copy it again; `salema index --check` shows more)"
-        )
+        ends = f"{clip.dataset} {clip.name} ends after {len(array)} of {clip.n_frames} frames"
+        raise SalemaError(f"{ends} (copy it again; `salema index --check` shows more)")
     return part
 
 
@@ -170,13 +163,8 @@ def zoomed(
     """Crop a random part (at least 0.7 of each side), resize it, mirror it or not, recolour it.
 
     The fixations are moved and blurred again, so that every target has the same blur. The map is
-    resized for a data set that only has maps. A part with less than half of the gaze is redrawn.
-
-    Args:
-        image: uint8 (H, W, 3).
-        target: uint8 (H, W).
-        counts: uint8 (H, W), fixations per pixel; all zero where the set only has maps.
-        rng: Draws the changes.
+    resized for a data set that only has maps: `counts`, fixations per pixel, are all 0. Image
+    (H, W, 3), map and counts (H, W) are uint8. A part with less than half of the gaze is redrawn.
     """
     height, width = target.shape
     part = _part_with_gaze(counts if counts.any() else target, rng)
