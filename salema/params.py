@@ -19,6 +19,7 @@ DatasetName = Literal[
 Layer = Annotated[int, Field(ge=0, le=61)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+RATES = {"learning_rate", "fresh_learning_rate"}  # of a placement; they do not change its network
 
 
 class Block(BaseModel):
@@ -102,9 +103,6 @@ class Finetune(Training):
     alpha_learning_rate: Rate = 0.1
     fresh_learning_rate: Rate | None = None  # of a ConvLSTM and of `fresh` layers
     augment: Literal["none", "flip"] = "none"
-
-
-RATES = {"learning_rate", "fresh_learning_rate"}  # of a placement; they do not change its network
 
 
 class Placement(Block):

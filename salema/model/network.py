@@ -62,9 +62,8 @@ class SaliencyModel(nn.Module):
             self._replace_encoder(branches)
         own = (getattr(layer, "out_channels", 0) for layer in self.layers)
         self.widths = [*accumulate(own, lambda before, new: new or before)]  # channels after each
-        self.memories = nn.ModuleDict(
-            {str(layer): self._memory(layer) for layer in placement.after}
-        )
+        memories = {str(layer): self._memory(layer) for layer in placement.after}
+        self.memories = nn.ModuleDict(memories)
         for layer in placement.fresh:
             if not isinstance(self.layers[layer], nn.Conv2d):
                 raise SalemaError(f"fresh: {layer} in a placement (no convolution is there)")

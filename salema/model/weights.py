@@ -33,7 +33,8 @@ def read(path: str | Path) -> tuple[SaliencyModel, Card]:
         with safe_open(path, "pt") as file:
             described = json.loads((file.metadata() or {})["salema"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        newer = described.pop("format") > FORMAT
+        if described.pop("format") > FORMAT:
+            raise SalemaError(f"{path} was written by a newer salema (update this one)")
     except OSError as error:
         reason = error.strerror or "no such file"
         raise SalemaError(f"cannot read {path}: {reason} (check the path)") from error
@@ -41,8 +42,6 @@ def read(path: str | Path) -> tuple[SaliencyModel, Card]:
         raise SalemaError(f"broken weights file: {path} (download or convert it again)") from error
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise SalemaError(f"not a weights file of ours: {path} (see `salema convert`)") from error
-    if newer:
-        raise SalemaError(f"{path} was written by a newer salema (update this one)")
     described.pop("commit", None)  # of files that were written before this version
     try:
         placement = Placement(**described.pop("placement"))

@@ -53,7 +53,7 @@ def tune(params: Params, run: str) -> Path:
             what = f"{Path(init)} has a recurrence, tune.{run} is static"
             raise SalemaError(f"{what} (change tune.{run}.init)")
     job = Job(params, run, settings, *clips_of(params, params.data.tune), init, card.seen)
-    torch.manual_seed(job.seed)
+    torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = start or new_static(params)
     if settings.train == "decoder":
         network.layers[:FIRST_DECODER].requires_grad_(False)
@@ -82,7 +82,7 @@ def finetune(
     rates = placement.model_dump(include=RATES, exclude_none=True)
     settings = params.finetune.model_copy(update=rates)
     job = Job(params, run, settings, *clips_of(params, sets), path, card.seen)
-    torch.manual_seed(job.seed)
+    torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = with_placement(start, placement)
     network.layers.requires_grad_(placement.static == "tuned")
     return train(network, job)
@@ -136,11 +136,6 @@ class Job:
     start: str | Path | None = None  # the weights file that training starts from
     seen: dict[str, list[str]] = field(default_factory=dict)  # clips that it was trained on
 
-    @property
-    def seed(self) -> int:
-        """The seed of the initial weights."""
-        return self.params.seed + zlib.crc32(self.run.encode())
-
     @cached_property
     def cache(self) -> data.FrameCache:
         """Frames and maps of the clips at the model's size."""
@@ -155,14 +150,10 @@ class Job:
 
     def described(self) -> dict:
         """The parameters of the run, for the card and the key."""
+        shared = self.params.model_dump(include={"seed", "profile", "model"})
         placement = self.params.placements.get(self.run)
-        return {
-            "seed": self.params.seed,
-            "profile": self.params.profile,
-            "model": self.params.model.model_dump(),
-            "settings": self.settings.model_dump(),
-            "placement": placement and placement.model_dump(),
-        }
+        shared["placement"] = placement and placement.model_dump()
+        return shared | {"settings": self.settings.model_dump()}
 
     def key(self) -> str:
         """A hash of everything that determines the run, except for the number of epochs."""
@@ -173,9 +164,7 @@ class Job:
         clips = [(c.dataset, c.name, c.n_frames, self.cache.identity(c)) for c in both]
         digest = hashlib.sha256(json.dumps([described, clips, self.seen]).encode())
         package = Path(__file__).parents[1]
-        files = [
-            p for name in CODE for p in sorted(package.glob(f"{name}/*.py")) or [package / name]
-        ]
+        files = [p for n in CODE for p in sorted(package.glob(f"{n}/*.py")) or [package / n]]
         for path in files if self.start is None else [*files, Path(self.start)]:
             digest.update(path.read_bytes())
         return f"{self.run}-{digest.hexdigest()[:16]}"
