@@ -26,17 +26,15 @@ from salema.model.layers import (
     salgan,
     scaled,
 )
-from salema.model.recurrence import EMA, ConvLSTM, MapLSTM
+from salema.model.recurrence import EMA, Cells, ConvLSTM, MapLSTM
 from salema.params import Model, Placement
-
-Memory = Tensor | tuple[Tensor, Tensor]  # state of an EMA; cell and hidden state of a ConvLSTM
 
 
 class State(NamedTuple):
     """What a model remembers between chunks: frames seen, and each recurrence's state."""
 
     frame: int = 0
-    memories: dict[int, Memory] = {}  # noqa: RUF012 - never mutated
+    memories: dict[int, Tensor | Cells] = {}  # noqa: RUF012 - never mutated
 
     def detach(self) -> "State":
         """The same state without its history, for truncated backpropagation."""
@@ -125,11 +123,9 @@ class SaliencyModel(nn.Module):
         self.segments.append((nn.Sequential(*layers[start:]), None, None))
 
     def forward(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Maps of a chunk: (B, T, H, W) float32 in [0, 1] (raw: no min-max), and the new state.
+        """Frames (B, T, H, W, 3) uint8 RGB at the model's size -> maps (B, T, H, W), new state.
 
-        Args:
-            frames: (B, T, H, W, 3) uint8 RGB at the model's size.
-            state: After the previous chunk; None at a clip's start.
+        Maps are float32 in [0, 1], raw: no min-max. The state is None at a clip's start.
         """
         batch, time = frames.shape[:2]
         state, memories = state or State(), {}

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Cells = tuple[Tensor, Tensor]  # cell in float32 and hidden state, (B, hidden, H, W) each
+
 
 class EMA(nn.Module):
     """Exponential moving average of one layer's activations over time.
@@ -46,11 +48,9 @@ class EMA(nn.Module):
         return torch.sigmoid(self.alpha_logit.float())
 
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Averages like `x`, and the new state.
+        """(B, T, C, H, W) of any floating type -> averages like it, and the new state.
 
-        Args:
-            x: (B, T, C, H, W), any floating type.
-            state: (B, 1, H*W*C) float32 after the previous chunk; None at a clip's start.
+        The state is (B, 1, H*W*C) float32; it is None at a clip's start.
         """
         _, time, channels, height, width = x.shape
         flat = x.permute(0, 1, 3, 4, 2).flatten(2)  # a view where the layout is channels_last
@@ -85,10 +85,8 @@ class ConvLSTM(nn.Module):
     The half of the gates that depends on the input is one convolution over the whole
     chunk; only the half that depends on the hidden state walks over time.
 
-    Args:
-        channels: Number of channels of the input.
-        hidden: Number of channels of the cell and of the hidden state.
-        decode: The output: "cell" (as in the released code) or "hidden" state.
+    The input has `channels`, and both parts of the state have `hidden` channels. `decode` says
+    which part is the output: "cell", as in the released code, or "hidden".
 
     Source: Shi et al., NeurIPS 2015; initialisation and decoded cell: Linardos et al., 2019.
     """
@@ -103,15 +101,10 @@ class ConvLSTM(nn.Module):
         nn.init.xavier_normal_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
 
-    def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Cells (or hidden states) (B, T, hidden, H, W), and the new state, its cell in float32.
+    def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
+        """(B, T, C, H, W) -> cells (or hidden states) (B, T, hidden, H, W), and the new state.
 
-        Args:
-            x: (B, T, C, H, W).
-            state: The cell and the hidden state (B, hidden, H, W) after the previous chunk; None
-                at a clip's start, where both are zero.
+        The state is None at a clip's start, where cell and hidden state are zero.
         """
         # Contiguous halves: a slice of the weight would be copied at every step.
         last = torch.channels_last
@@ -146,7 +139,7 @@ class MapLSTM(nn.Module):
         self.memory = ConvLSTM(1, hidden, decode)
         self.project = nn.Conv2d(hidden, 1, 1)
 
-    def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+    def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
         """(B, T, 1, H, W) maps in (0, 1) and a state -> new maps of the same size, state."""
         batch, time, _, height, width = x.shape
         maps = x.flatten(0, 1)

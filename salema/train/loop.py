@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from salema import data
@@ -220,12 +218,15 @@ class Learner:
         self.epoch, self.steps = 0, 0
         self.history: list[Row] = []
         self.average = copy.deepcopy(self.network) if self.settings.average else None
+        parts = {"network": self.network, "optimizer": self.optimizer, "average": self.average}
         self.adversary = None
         steps = self.settings.epochs * sum(1 for _ in job.windows(0))
         if self.settings.loss == "bce-adversarial":
-            self.adversary = Adversary(self.settings, job.params.model.size, self.device)
+            rival = self.adversary = Adversary(self.settings, job.params.model.size, self.device)
+            parts |= {"discriminator": rival.discriminator, "its_optimizer": rival.optimizer}
             steps = (steps + 1) // 2  # the discriminator takes every other one
-        self.schedule = make_schedule(self.optimizer, self.settings, steps)
+        parts["schedule"] = self.schedule = make_schedule(self.optimizer, self.settings, steps)
+        self.parts = {name: part for name, part in parts.items() if part is not None}
 
     def one_epoch(self) -> None:
         """Train on every window once, then compute the validation loss."""
@@ -313,20 +314,11 @@ class Learner:
 
     def state_dict(self) -> dict:
         """Everything that the next epoch depends on."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
         return parts | {"epoch": self.epoch, "steps": self.steps, "history": self.history}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from what `state_dict` returned."""
-        for name, part in self._parts().items():
+        for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.epoch, self.steps, self.history = state["epoch"], state["steps"], state["history"]
-
-    def _parts(self) -> dict[str, nn.Module | Optimizer | LRScheduler]:
-        """What has a state of its own, by its key in a checkpoint."""
-        parts = {"network": self.network, "optimizer": self.optimizer}
-        parts |= {"schedule": self.schedule, "average": self.average}
-        if self.adversary is not None:
-            parts["discriminator"] = self.adversary.discriminator
-            parts["discriminator_optimizer"] = self.adversary.optimizer
-        return {name: part for name, part in parts.items() if part is not None}
