@@ -1,4 +1,4 @@
-"""The 62 layers, and the branches that help to train them.
+"""The 62 layers, and the branches that they train with.
 
 Source: Simonyan & Zisserman, ICLR 2015 (VGG-16); Pan et al., arXiv 1701.01081 (SalGAN);
 Ding et al., CVPR 2021 (RepVGG: branches while training, plain convolutions after).
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from salema.files import SalemaError
 
-MEAN_BGR = (103.939, 116.779, 123.68)  # of ImageNet, as in Caffe's VGG-16
+MEAN_BGR = (103.939, 116.779, 123.68)  # ImageNet's, as Caffe's VGG-16 was trained with
 ENCODER = [64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool"]
 BOTTLENECK = [512, 512, 512]
 DECODER = [512, 512, 512, "up", 512, 512, 512, "up", 256, 256, 256, "up", 128, 128, "up", 64, 64]
@@ -20,8 +20,7 @@ FIRST_DECODER, LOGITS, SIGMOID = 30, 60, 61
 def salgan(width: float = 1.0) -> nn.Sequential:
     """SalGAN's generator, layers 0-61, with `width` times its channels (multiples of 8).
 
-    He-normal weights, zero biases. (N, 3, H, W) -> (N, 1, H, W) in (0, 1); H and W are
-    multiples of 16.
+    (N, 3, H, W) -> (N, 1, H, W) in (0, 1); H and W are multiples of 16.
     """
     layers: list[nn.Module] = []
     channels = 3
@@ -62,10 +61,10 @@ def reset(convolution: nn.Conv2d) -> None:
 
 
 class Branches(nn.Module):
-    """Batch norm after a convolution, and an identity branch where the channels stay.
+    """Batch norm behind a convolution, and an identity branch where the channels stay.
 
     A plain network of 26 convolutions learns slowly from random weights; with these it
-    learns fast, and `fold` gives the same plain network, exactly.
+    learns fast, and `fold` leaves the plain network behind, exactly.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -81,13 +80,12 @@ class Branches(nn.Module):
 
     @torch.no_grad()
     def fold(self, convolution: nn.Conv2d) -> None:
-        """Change `convolution` so that its output is that of both in eval mode."""
+        """Change `convolution` so that alone it gives what both gave in eval mode."""
         absorb(convolution, self.norm)
         if self.identity is not None:
             scale, shift = _affine(self.identity)
-            centre = convolution.weight.shape[-1] // 2
             every = torch.arange(len(scale))
-            convolution.weight[every, every, centre, centre] += scale
+            convolution.weight[every, every, 1, 1] += scale  # the centre of 3x3
             convolution.bias.add_(shift)
 
 
@@ -105,7 +103,7 @@ class Branched(nn.Module):
 
 @torch.no_grad()
 def absorb(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Change `convolution` so that its output is that of `norm` after it in eval mode."""
+    """Change `convolution` so that alone it gives what `norm` gave behind it in eval mode."""
     scale, shift = _affine(norm)
     convolution.weight.mul_(scale[:, None, None, None])
     convolution.bias.mul_(scale).add_(shift)
@@ -128,16 +126,16 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
         _declare_operators()
         from torchvision.models import VGG16_Weights, vgg16
     except ImportError as error:
-        raise SalemaError(
-            "model.encoder: imagenet needs torchvision (pip install 'salema[imagenet]')"
-        ) from error
+        needs = "model.encoder: imagenet needs torchvision"
+        raise SalemaError(f"{needs} (pip install 'salema[imagenet]')") from error
     try:
         features = vgg16(weights=VGG16_Weights.IMAGENET1K_FEATURES).features
     except (OSError, RuntimeError) as error:
-        raise SalemaError(
-            "cannot download ImageNet's VGG-16 features for model.encoder: imagenet (check the "
-            "network, put the file into torch.hub's folder, or set model.encoder: random)"
-        ) from error
+        fix = (
+            "check the network, put the file into torch.hub's folder, or set model.encoder: random"
+        )
+        what = "cannot download ImageNet's VGG-16 features for model.encoder: imagenet"
+        raise SalemaError(f"{what} ({fix})") from error
     for ours, theirs in zip(layers[:FIRST_DECODER], features, strict=False):
         if isinstance(ours, nn.Conv2d):
             ours.load_state_dict(theirs.state_dict())
@@ -146,7 +144,7 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
 
 
 def _declare_operators() -> None:
-    """Make torchvision importable with a CPU-only torch, whose wheel lacks its operators."""
+    """Let torchvision import with a CPU-only torch, whose wheel lacks its operators."""
     try:
         import torchvision  # noqa: F401
     except RuntimeError:

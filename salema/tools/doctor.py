@@ -43,7 +43,7 @@ def report() -> int:
 
 def _torch() -> str:
     torch = import_module("torch")
-    from salema.model.network import pick_device, pick_precision
+    from salema.model.device import pick_device, pick_precision
 
     device = pick_device("auto")
     precision = pick_precision("auto", device)
