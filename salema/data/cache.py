@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -61,17 +60,12 @@ class SourceArray:
 
 
 class FrameCache:
-    """The clips' frames, maps and fixations as uint8 arrays at the model's size.
+    """The clips' frames, maps and fixations as uint8 arrays at the model's size (h, w).
 
-    Each array is a memory map, or, where the disk budget is used up, a `SourceArray`. A memory
-    map is shorter than `clip.n_frames` where the source breaks off; `problems` reports it. It
-    does not change while the cache is in use, even if its file is deleted: the next run reads
-    a source that changes in the meantime.
-
-    Args:
-        folder: Where the files go; made when needed.
-        size: (h, w) of the model's input.
-        budget_bytes: The most bytes that the folder may hold.
+    Each array is a memory map, or a `SourceArray` where `folder` would exceed `budget_bytes`.
+    A memory map is shorter than `clip.n_frames` where the source breaks off; `problems` reports
+    it. It does not change while the cache is in use, even if its file is deleted or its source
+    changes: the next run decodes a changed source again.
     """
 
     def __init__(self, folder: str | Path, size: Size, budget_bytes: int) -> None:
@@ -93,10 +87,7 @@ class FrameCache:
         return self._array(clip, "frames", 3)
 
     def maps(self, clip: Clip) -> np.ndarray | SourceArray:
-        """Uint8 (T, h, w): maps resized by area, then each stretched to 0-255.
-
-        A flat or missing map is zeros: nothing to learn from, nothing to score.
-        """
+        """Uint8 (T, h, w): resized by area, each stretched to 0-255; a flat or missing one is 0."""
         return self._array(clip, "maps")
 
     def fixations(self, clip: Clip) -> np.ndarray | SourceArray:
@@ -130,18 +121,18 @@ class FrameCache:
 
     def _write(self, path: Path, clip: Clip, kind: str) -> None:
         rows = self._readable(clip, kind, 0)
-        first, count = next(rows), 0
+        first = next(rows)
         # Where nothing can be written, the source still can be read.
         with suppress(SalemaError, OSError):
             for old in path.parent.glob(f"{path.name.rsplit('.', 2)[0]}.*.npy"):
                 old.unlink(missing_ok=True)  # made from sources that have changed
             with atomic(path) as part, part.open("wb") as file:
-                _write_header(file, (clip.n_frames, *first.shape))
-                for row in chain([first], rows):
-                    file.write(row)
-                    count += 1
+                file.seek(HEADER)
+                file.writelines(chain([first], rows))
+                count = (file.tell() - HEADER) // first.size
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape)}
                 file.seek(0)
-                _write_header(file, (count, *first.shape))
+                np.lib.format.write_array_header_1_0(file, header)
                 self._written += HEADER + count * first.size
 
     def _readable(self, clip: Clip, kind: str, start: int) -> Iterator[np.ndarray]:
@@ -184,12 +175,6 @@ def _open(path: Path, shape: tuple) -> np.ndarray | None:
     return array if fits and 0 < len(array) <= shape[0] else None
 
 
-def _write_header(file: BinaryIO, shape: tuple) -> None:
-    """Of the same length for every number of rows: NumPy leaves room for it to grow."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
 def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]:
     """The rows of an array, uint8 (h, w) or (h, w, 3), from frame `start` on."""
     if kind == "frames":
@@ -222,10 +207,9 @@ def _key(clip: Clip, kind: str) -> str:
         return digest.hexdigest()
     source = {"frames": clip.images, "maps": clip.map_files, "fixations": clip.fixation_files}[kind]
     for path in source.paths() if isinstance(source, Files) else [source]:
-        if path is None:
-            digest.update(b"-")
-            continue
-        state = path.stat() if path.exists() else None
-        identity = (path.name, state and state.st_size, state and state.st_mtime_ns)
-        digest.update(repr(identity).encode())
+        identity = "-"
+        if path is not None:
+            state = path.stat() if path.exists() else None
+            identity = repr((path.name, state and state.st_size, state and state.st_mtime_ns))
+        digest.update(identity.encode())
     return digest.hexdigest()

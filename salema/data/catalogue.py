@@ -5,7 +5,7 @@ from pathlib import Path
 from salema.data.clip import Clip
 from salema.data.images import nusscene, osie, salicon
 from salema.data.listing import Search
-from salema.data.sets import SETS, splits_of
+from salema.data.sets import splits_of
 from salema.data.videos import dhf1k, hevc33, other, parted
 from salema.files import SalemaError
 
@@ -22,6 +22,9 @@ def load(
 ) -> list[Clip]:
     """The clips of a data set in `<root>/<dataset>/`, in the order of their names.
 
+    It is an error if there are none, or if a table of fixations is broken. Single broken items
+    are left out; `find` reports which.
+
     Args:
         root: The folder that holds the data sets.
         dataset: One of `DATASETS`.
@@ -29,10 +32,6 @@ def load(
         videos: The numbers of the clips, where the set numbers them; None for all.
         ground_truth: Whether clips without any are left out. The test parts of SALICON
             and DHF1K have none and are always included; prediction needs none.
-
-    Raises:
-        SalemaError: There is no such set, split, folder or clip, or a table of fixations
-            is broken. Single broken items are left out; `find` reports which.
     """
     search = find(root, dataset, split, videos, ground_truth)
     if not search.clips:
@@ -53,9 +52,9 @@ def find(
 ) -> Search:
     """`load` with the problems next to the clips; finding no clip is no error."""
     search = Search(Path(root), dataset, splits_of(dataset, split), videos, ground_truth)
-    if videos is not None and not SETS[dataset].numbered:
+    if videos is not None and not search.facts.numbered:
         raise SalemaError(f"clips of {dataset} have no numbers (leave out the range)")
     if not search.folder.is_dir():
-        raise SalemaError(f"no data set {dataset} in the folder {root} ({SETS[dataset].source})")
+        raise SalemaError(f"no data set {dataset} in the folder {root} ({search.facts.source})")
     LOADERS[dataset](search)
     return search

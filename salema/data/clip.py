@@ -87,39 +87,30 @@ class Clip:
 
     def files(self) -> Iterator[Path]:
         """Every file of this clip alone: pictures or video, maps, fixations."""
-        if isinstance(self.images, Path):
-            yield self.images
         for kind in (self.images, self.map_files, self.fixation_files):
-            if isinstance(kind, Files):
-                yield from filter(None, kind.paths())
+            yield from filter(None, kind.paths() if isinstance(kind, Files) else [kind])
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Frames [start, stop) as uint8 (H, W, 3) RGB, sequential and lazy.
 
-        Raises:
-            SalemaError: A frame is missing or broken; the frames before it were given.
+        A missing or broken frame is an error, after the frames before it.
         """
-        from salema.media import read
-
         start, stop, _ = slice(start, stop).indices(self.n_frames)
         if isinstance(self.images, Files):
             for path in self.images.paths(start, stop):
                 if not path.is_file():
                     raise SalemaError(f"no such file: {path} (removed since the listing)", 1)
                 yield fit(read_image(path), self.size, cv2.INTER_LINEAR)
-            return
-        if start >= stop:
-            return
-        source = read.open(self.images)
-        done = start
-        for frame in islice(source, start, stop):
-            yield frame.image
-            done += 1
-        if done < stop:
-            reason = f": {source.stopped}" if source.stopped else ""
-            raise SalemaError(
-                f"{self.images} ends early{reason} ({self.n_frames} frames expected)", 1
-            )
+        elif start < stop:
+            from salema.media import read
+
+            source, done = read.open(self.images), start
+            for frame in islice(source, start, stop):
+                yield frame.image
+                done += 1
+            if done < stop:
+                early = f"ends early: {source.stopped}" if source.stopped else "ends early"
+                raise SalemaError(f"{self.images} {early} ({self.n_frames} frames expected)", 1)
 
     def maps(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray | None]:
         """Maps of frames [start, stop): float32 (H, W) in [0, 1], or None without one.
@@ -145,14 +136,11 @@ class Clip:
         for index, path in self._ground_truth(self.fixation_files, start, stop):
             if self.points is not None:
                 yield self._points_at(index)
-            elif path is None:
-                yield np.empty((0, 3))
             else:
-                yield read_fixations(path, self.size)
+                yield np.empty((0, 3)) if path is None else read_fixations(path, self.size)
 
-    def _ground_truth(
-        self, files: Files | None, start: int, stop: int | None
-    ) -> Iterator[tuple[int, Path | None]]:
+    def _ground_truth(self, files: Files | None, start: int, stop: int | None) -> Iterator[tuple]:
+        """The number of each frame and its file, or None."""
         paths = files.paths(start, stop) if files else repeat(None)
         return zip(range(self.n_frames)[start:stop], paths, strict=False)
 

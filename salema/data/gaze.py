@@ -70,10 +70,10 @@ def load_mat(path: Path) -> dict:
     """The variables of a MATLAB file up to v7."""
     try:
         from scipy.io import loadmat
+
+        return loadmat(path)
     except ImportError as error:
         raise SalemaError(f"{path.name} needs SciPy (pip install 'salema[data]')") from error
-    try:
-        return loadmat(path)
     except NotImplementedError as error:
         raise SalemaError(f"MATLAB v7.3 file: {path} (save it again with -v7)") from error
     except Exception as error:  # SciPy raises whatever its parser fails with
@@ -81,19 +81,16 @@ def load_mat(path: Path) -> dict:
 
 
 def read_fixations(path: Path, size: Size) -> np.ndarray:
-    """The points (N, 3) of one frame, scaled to pixels of `size` and none outside.
+    """The points (N, 3) of one frame, scaled to pixels of `size` (H, W) and none outside.
 
-    Args:
-        path: A map of fixated pixels (PNG, or MATLAB with one matrix), or SALICON's
-            MATLAB file with one struct per observer.
-        size: (H, W) of the frame.
+    The file is a map of fixated pixels (PNG, or MATLAB with one matrix), or SALICON's MATLAB
+    file with one struct per observer.
     """
     if path.suffix.lower() != ".mat":
         points, of = _points(read_gray(path))
     else:
         variables = load_mat(path)
-        read = _observers if "gaze" in variables else _matrix
-        points, of = read(variables, path)
+        points, of = (_observers if "gaze" in variables else _matrix)(variables, path)
     if of != size:  # scales the centres of the pixels
         points[:, :2] = (points[:, :2] + 0.5) * (size[1] / of[1], size[0] / of[0])
     return points[inside(points, size)]

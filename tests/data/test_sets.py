@@ -30,7 +30,8 @@ def test_hevc33_keeps_twins_and_the_published_test_clips_apart():
 
 def test_the_parameters_know_the_same_sets_and_splits():
     assert get_args(params.DatasetName) == DATASETS
-    assert get_args(params.Split) == SPLITS
+    _, split = get_args(params.Data.model_fields["evaluate"].annotation)
+    assert get_args(split) == SPLITS
 
 
 def test_the_facts_of_a_set_are_true_of_its_clips(tmp_path):
