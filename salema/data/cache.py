@@ -1,15 +1,15 @@
 """Frames and ground truth at the model's size, decoded once and memory-mapped afterwards.
 
-A cache, not a result: any file of it, or the whole folder, may be deleted at any moment. Each
-clip has one `.npy` file per kind and size, named after a hash of the state of its sources. A
-file is renamed into place when it is complete; one that is short or of another kind is made again.
+Any file of the cache, or the whole folder, may be deleted at any moment. Each clip has one `.npy`
+file per kind and size, named after a hash of the state of its sources. It gets its name when it is
+complete; one that is short or of another kind is made again.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +96,7 @@ class FrameCache:
 
     @staticmethod
     def identity(clip: Clip) -> str:
-        """Hash of what a clip's arrays depend on now: its files' states, fixations, the blur."""
+        """Hashes of what a clip's arrays depend on now: its files' states, fixations, the blur."""
         return " ".join(_key(clip, kind) for kind in ("frames", "maps", "fixations"))
 
     def _array(self, clip: Clip, kind: str, *channels: int) -> np.ndarray | SourceArray:
@@ -185,8 +185,7 @@ def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]
         for points in clip.fixations(start):
             yield stretch(blur(points, clip.size, sigma(clip.size), size))
     else:
-        missing = repeat(None, clip.n_frames - start)
-        for path in clip.map_files.paths(start) if clip.map_files else missing:
+        for path in clip.paths(clip.map_files, start):
             gray = np.zeros(size, np.uint8) if path is None else read_gray(path)
             yield stretch(fit(gray.astype(np.float32), size))
 

@@ -91,10 +91,7 @@ class Clip:
             yield from filter(None, kind.paths() if isinstance(kind, Files) else [kind])
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-        """Frames [start, stop) as uint8 (H, W, 3) RGB, sequential and lazy.
-
-        A missing or broken frame is an error, after the frames before it.
-        """
+        """Frames [start, stop) as uint8 (H, W, 3) RGB, lazily; a broken one is an error."""
         start, stop, _ = slice(start, stop).indices(self.n_frames)
         if isinstance(self.images, Files):
             for path in self.images.paths(start, stop):
@@ -118,36 +115,34 @@ class Clip:
         Official maps are divided by 255 and nothing else; a blank one is zeros. Where
         the set publishes fixations only, they are blurred with `sigma`.
         """
-        for index, path in self._ground_truth(self.map_files, start, stop):
-            if self.points is not None:
-                yield blur(self._points_at(index), self.size, sigma(self.size))
-            elif path is None:
-                yield None
-            else:
-                gray = fit(read_gray(path), self.size, cv2.INTER_LINEAR)
-                yield gray.astype(np.float32) / 255
+        if self.points is not None:
+            for points in self.fixations(start, stop):
+                yield blur(points, self.size, sigma(self.size))
+            return
+        for path in self.paths(self.map_files, start, stop):
+            gray = None if path is None else fit(read_gray(path), self.size, cv2.INTER_LINEAR)
+            yield None if gray is None else gray.astype(np.float32) / 255
 
     def fixations(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Fixations of frames [start, stop): float (N, 3), x, y in pixels and the observer.
 
-        A fixation counts once in every frame that it covers; a frame without any, or
-        without annotation, gives (0, 3).
+        A fixation counts once in every frame that it covers; a frame without any gives (0, 3).
         """
-        for index, path in self._ground_truth(self.fixation_files, start, stop):
-            if self.points is not None:
-                yield self._points_at(index)
-            else:
+        if self.points is None:
+            for path in self.paths(self.fixation_files, start, stop):
                 yield np.empty((0, 3)) if path is None else read_fixations(path, self.size)
+            return
+        shown, first, end = inside(self.points, self.size), self.points[:, 3], self.points[:, 4]
+        for index in range(self.n_frames)[start:stop]:
+            yield self.points[shown & (first <= index) & (index < end), :3]
 
-    def _ground_truth(self, files: Files | None, start: int, stop: int | None) -> Iterator[tuple]:
-        """The number of each frame and its file, or None."""
-        paths = files.paths(start, stop) if files else repeat(None)
-        return zip(range(self.n_frames)[start:stop], paths, strict=False)
-
-    def _points_at(self, index: int) -> np.ndarray:
-        points = self.points
-        now = (points[:, 3] <= index) & (index < points[:, 4]) & inside(points, self.size)
-        return points[now, :3]
+    def paths(
+        self, files: Files | None, start: int = 0, stop: int | None = None
+    ) -> Iterator[Path | None]:
+        """The file of each of the frames [start, stop), or None."""
+        return (
+            files.paths(start, stop) if files else repeat(None, len(self.frame_names[start:stop]))
+        )
 
 
 def is_image(clip: Clip) -> bool:

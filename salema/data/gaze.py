@@ -42,16 +42,10 @@ def blur(fixations: np.ndarray, size: Size, sigma: float, grid: Size | None = No
     """A saliency map: one Gaussian per fixation, summed and divided by the maximum.
 
     Gaussians are sampled exactly, as products of a row and a column profile: they are not
-    truncated, and a wide one is no slower.
-
-    Args:
-        fixations: Points (N, 2 or more).
-        size: (H, W) of the picture; points outside are left out.
-        sigma: Standard deviation in pixels of the picture, above 0.
-        grid: (h, w) of the result, which stretches with the picture; None for `size`.
-
-    Returns:
-        float32 (h, w) in [0, 1]; zeros where nobody fixated.
+    truncated, and a wide one is no slower. `size` is the (H, W) of the picture: points
+    (N, 2 or more) outside are left out, and `sigma`, above 0, is in its pixels. The result is
+    float32 in [0, 1] of `size`, or of the (h, w) of a `grid` that is laid over the picture; it is
+    zeros where nobody fixated.
     """
     points = np.floor(fixations[inside(fixations, size), :2]) + 0.5
     profiles = []

@@ -86,9 +86,8 @@ def _join(observers: Iterable[tuple]) -> np.ndarray:
     """(N, 5) points of one image from x and y of each observer."""
     parts = [np.empty((0, 5))]
     for observer, (x, y) in enumerate(observers):
-        x, y = np.ravel(x).astype(float), np.ravel(y).astype(float)
-        rest = np.broadcast_to((observer, 0.0, 1.0), (len(x), 3))
-        parts.append(np.column_stack([x, y, rest]))
+        rest = np.broadcast_to((observer, 0.0, 1.0), (np.size(x), 3))
+        parts.append(np.column_stack([np.ravel(x), np.ravel(y), rest]).astype(float))
     return np.concatenate(parts)
 
 

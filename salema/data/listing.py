@@ -19,15 +19,14 @@ VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
 
 
 class Problem(NamedTuple):
-    """Something wrong with the data; `file` is relative to the root that holds the data sets."""
+    """Something wrong with the data."""
 
     dataset: str
     split: str
-    file: str
+    file: str  # relative to the root that holds the data sets
     reason: str
 
     def __str__(self) -> str:
-        """One line, e.g. "DHF1K/annotation/0001/maps: 2 maps without a frame (0599, ...)"."""
         return f"{self.file}: {self.reason}"
 
 
@@ -54,7 +53,9 @@ class Search:
 
     def add(self, name: str, split: str, frames: list[str], images: Images, **more: Any) -> None:
         """Add a clip; `frames` are the names of its frames, `more` the other fields of `Clip`."""
-        self.clips.append(Clip(name, self.dataset, split, tuple(frames), images, **more))
+        self.clips.append(
+            Clip(name, self.dataset, split, tuple(map(intern, frames)), images, **more)
+        )
 
     def report(self, split: str, path: Path, reason: str) -> None:
         """Add a problem of `path`, which lies under the root."""
@@ -82,8 +83,7 @@ class Search:
 def files_in(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
     """Stem -> name of the files right in `folder`, in natural order; {} without the folder.
 
-    Hidden files and folders are left out: `fixation/` holds a folder `maps/`, and some
-    systems leave `.DS_Store` or `._0001.png`.
+    Hidden files (`.DS_Store`, `._0001.png`) and folders (`fixation/maps/`) are left out.
     """
     if not folder.is_dir():
         return {}

@@ -1,14 +1,13 @@
 """What of the data sets is here: a manifest, the problems, and whether the study can run on it."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from salema.data.catalogue import find
 from salema.data.clip import Clip
 from salema.data.listing import Problem, Search
-from salema.data.sets import DATASETS, SETS, SPLITS, splits_of
+from salema.data.sets import DATASETS, SETS, SPLITS
 from salema.data.videos import probe
 from salema.files import SalemaError, atomic
 from salema.params import Params
@@ -43,86 +42,53 @@ def write(root: Path, params: Params) -> Path:
 def check(root: Path, params: Params) -> int:
     """Print the table of what is there; returns 1 if the study cannot run, else 0."""
     manifest, problems = scan(root, wanted(params), deep=True)
-    print(table(manifest, problems))
     reasons = obstacles(manifest)
-    for reason in reasons:
-        print(f"the study cannot run: {reason}")
+    print(table(manifest, problems), *(f"the study cannot run: {r}" for r in reasons), sep="\n")
     return 1 if reasons else 0
 
 
 def scan(
     root: str | Path, wanted: Mapping[str, Sequence[str]], deep: bool = False
 ) -> tuple[dict, list[Problem]]:
-    """List data sets without opening pictures: names, numbers of frames, bytes.
+    """List data sets without opening pictures: the manifest and the problems.
 
-    Args:
-        root: The folder that holds the data sets.
-        wanted: Set -> its splits. A missing set is a problem here, no error.
-        deep: Also count the frames of each video that has ground truth (reads it all).
-
-    Returns:
-        The manifest, fit for JSON, in a fixed order and without absolute paths:
-        `{"sets": {set: {"files": {path: bytes}, "splits": {split: {"expected",
-        "dropped_fixations", "clips": {name: {"frames", "annotated", "bytes"}}}}}}}`,
-        and the problems.
+    `wanted` maps a set to its splits; a missing set is a problem. A `deep` scan also counts the
+    frames of each video that has ground truth, which reads it all. The manifest is fit for JSON,
+    in a fixed order and without absolute paths: `{"sets": {set: {"files": {path: bytes},
+    "splits": {split: {"expected", "dropped_fixations", "clips": {name: {"frames", "annotated",
+    "bytes"}}}}}}}`.
     """
     sets: dict[str, dict] = {}
     problems: dict[tuple[str, str], Problem] = {}
     for dataset in sorted(wanted, key=lambda name: (*DATASETS, name).index(name)):
         here = sets[dataset] = {"files": {}, "splits": {}}
         for split in sorted(wanted[dataset], key=lambda name: (*SPLITS, name).index(name)):
-            search = _search(Path(root), dataset, split)
+            search = find(root, dataset, split)
             clips = {clip.name: _measure(search, clip, deep) for clip in search.clips}
+            dropped = 0
+            for clip in search.clips:
+                with search.reporting(split, next(clip.files())):
+                    dropped += clip.dropped
             for path in filter(Path.is_file, search.tables):
                 here["files"][path.relative_to(search.root).as_posix()] = path.stat().st_size
-            here["splits"][split] = {
-                "expected": SETS[dataset].expected(split),
-                "dropped_fixations": _dropped(search),
-                "clips": clips,
-            }
+            facts = {"expected": search.facts.expected(split), "dropped_fixations": dropped}
+            here["splits"][split] = facts | {"clips": clips}
             for problem in search.problems:  # one of the whole set comes with each split
                 problems.setdefault((problem.file, problem.reason), problem)
     return {"sets": sets}, list(problems.values())
 
 
-def _search(root: Path, dataset: str, split: str) -> Search:
-    """`find`, with a missing set or a broken table as the only problem."""
-    empty = Search(root, dataset, splits_of(dataset, split))
-    try:
-        return find(root, dataset, split)
-    except SalemaError as error:
-        reason = str(error).replace(f"{root}{os.sep}", "")
-        if not empty.folder.is_dir():
-            reason = f"missing ({SETS[dataset].source})"
-        empty.report(split, empty.folder, reason)
-        return empty
-
-
-def _dropped(search: Search) -> int:
-    count = 0
-    for clip in search.clips:
-        try:
-            count += clip.dropped
-        except SalemaError as error:
-            search.report(clip.split, next(clip.files()), str(error).split(":")[0])
-    return count
-
-
 def _measure(search: Search, clip: Clip, deep: bool) -> dict[str, int]:
     """One clip's line of the manifest; reports empty files and, if `deep`, a wrong length."""
-    total = 0
-    for path in clip.files():
-        size = os.stat(path).st_size
-        total += size
-        if size == 0:
-            search.report(clip.split, path, "empty file")
+    sizes = {path: path.stat().st_size for path in clip.files()}
+    for path in (path for path, size in sizes.items() if size == 0):
+        search.report(clip.split, path, "empty file")
     if deep and isinstance(clip.images, Path) and clip.points is None:
-        try:
+        with search.reporting(clip.split, clip.images):
             if (count := probe(clip.images)[0]) != clip.n_frames:
                 reason = f"{count} frames, ground truth has {clip.n_frames}"
                 search.report(clip.split, clip.images, reason)
-        except SalemaError as error:
-            search.report(clip.split, clip.images, str(error).split(":")[0])
+    total = sum(sizes.values())
     return {"frames": clip.n_frames, "annotated": clip.annotated, "bytes": total}
 
 
@@ -155,12 +121,9 @@ def table(manifest: dict, problems: Sequence[Problem], most: int = 20) -> str:
             expected = "-" if part["expected"] is None else part["expected"]
             totals = (_total(part, "frames"), _total(part, "annotated"), part["dropped_fixations"])
             rows.append((dataset, split, *map(str, (len(part["clips"]), expected, *totals, mine))))
-    columns = []
-    for index, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        columns.append([f"{cell:{'<' if index < 2 else '>'}{width}}" for cell in column])
-    lines = ["  ".join(row) for row in zip(*columns, strict=True)]
-    lines += [str(problem) for problem in problems[:most]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    layout = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
+    lines = [layout.format(*row) for row in rows] + list(map(str, problems[:most]))
     if len(problems) > most:
         lines.append(f"... and {len(problems) - most} problems more")
     return "\n".join(lines)
