@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -22,22 +23,15 @@ from salema.media.image import IMAGES, fit, natural, over_black, quiet, read_ima
 
 FALLBACK_FPS = 25.0  # of a source that does not report its own
 Picture = tuple[np.ndarray, str | None, float | None]  # the image, its name, its time
-Turn = tuple[int, int, int, int]  # a, b, c, d of `_display_matrix`
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source.
+    """One picture of a source."""
 
-    Attributes:
-        image: uint8 (H, W, 3) RGB.
-        name: The stem of its file; `00001`, `00002`, ... in a video.
-        time: Seconds since the start of the source; None for pictures.
-    """
-
-    image: np.ndarray
-    name: str
-    time: float | None = None
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    name: str  # the stem of its file; `00001`, `00002`, ... in a video
+    time: float | None = None  # seconds since the start of the source; None for pictures
 
 
 @dataclass
@@ -45,28 +39,17 @@ class Source:
     """One source of frames. Iterating gives each `Frame`, all of one size.
 
     Files may be iterated more than once, always from the first frame; a camera only once.
-
-    Attributes:
-        name: The file's name without its suffix, the folder's name, or "camera0".
-        size: (H, W) of every frame, after rotation. A later frame of another size is
-            resized to it.
-        decode: Gives the pictures with their names (None: numbers) and times, and sets
-            `stopped`.
-        fps: Frames per second, on average; None for images.
-        hint: The number of frames that the header promises, which may be wrong.
-        stopped: After iterating, None or one clause on what is missing and how many
-            frames there were, e.g. "broken packet after 57 frames".
     """
 
-    name: str
-    size: tuple[int, int]
+    name: str  # the file's name without its suffix, the folder's name, or "camera0"
+    size: tuple[int, int]  # (H, W) after rotation; a later frame of another size is resized to it
+    # Gives the pictures with their names (None: numbers) and times, and sets `stopped`.
     decode: Callable[["Source"], Iterator[Picture]] = field(repr=False)
-    fps: float | None = None
-    hint: int | None = None
-    stopped: str | None = None
+    fps: float | None = None  # frames per second, on average; None for images
+    hint: int | None = None  # the number of frames that the header promises, which may be wrong
+    stopped: str | None = None  # afterwards, what is missing: "broken packet after 57 frames"
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames from the first on."""
         self.stopped = None
         for number, (image, name, moment) in enumerate(self.decode(self), 1):
             image = np.ascontiguousarray(fit(image, self.size))
@@ -99,12 +82,10 @@ def _folder(folder: Path) -> Source:
     if not paths:
         raise SalemaError(f"no images in the folder {folder} (expected .jpg, .png, ...)")
     paths.sort(key=natural)
-    stems = {}
-    for path in paths:
-        if (twin := stems.setdefault(path.stem, path)) is not path:
-            raise SalemaError(
-                f"one frame twice in {folder}: {twin.name} and {path.name} (keep one of them)"
-            )
+    for one, two in pairwise(paths):
+        if one.stem == two.stem:  # neighbours: the key begins with the stem
+            both = f"{one.name} and {two.name}"
+            raise SalemaError(f"one frame twice in {folder}: {both} (keep one of them)")
     return _images(folder.resolve().name, paths)
 
 
@@ -171,10 +152,9 @@ def _video(path: Path) -> Source:
         if cut:
             source.stopped = f"file cut short after {done} frames"
         elif broken:
-            several = f"{len(broken)} broken packets" if len(broken) > 1 else "broken packet"
-            source.stopped = f"{several} after {broken[0]} frames"
-            if done > broken[0]:
-                source.stopped += f", {done} frames in all"
+            what = f"{len(broken)} broken packets" if len(broken) > 1 else "broken packet"
+            total = f", {done} frames in all" if done > broken[0] else ""
+            source.stopped = f"{what} after {broken[0]} frames{total}"
 
     return Source(path.stem, _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
 
@@ -242,26 +222,21 @@ def _seconds(picture: av.VideoFrame, container, stream) -> float | None:
     return max(float(picture.pts * stream.time_base) - start, 0.0)
 
 
-def _display_matrix(picture: av.VideoFrame) -> Turn | None:
-    """How the file asks for its pictures to be turned: x' = a x + c y, y' = b x + d y.
-
-    The first picture carries it as side data. Side data of every picture would keep them
-    all in memory until Python's garbage collector runs.
-    """
-    matrix = picture.side_data.get("DISPLAYMATRIX")
+def _display_matrix(first: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """How the file asks for its pictures to be turned: x' = a x + c y, y' = b x + d y."""
+    # Side data of every picture would keep them all in memory until the garbage collector runs.
+    matrix = first.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return None
     a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])  # fixed point
     return a, b, c, d
 
 
-def _rgb(picture: av.VideoFrame, turn: Turn | None) -> np.ndarray:
+def _rgb(picture: av.VideoFrame, turn: tuple[int, int, int, int] | None) -> np.ndarray:
     """uint8 (H, W, 3), alpha over black, turned and mirrored as the file asks."""
     alpha = picture.format.has_palette or any(c.is_alpha for c in picture.format.components)
-    if alpha:
-        image = over_black(picture.to_ndarray(format="rgba"))
-    else:
-        image = picture.to_ndarray(format="rgb24")
+    image = picture.to_ndarray(format="rgba" if alpha else "rgb24")
+    image = over_black(image) if alpha else image
     if turn is None:
         return image
     a, b, c, d = turn  # only quarter turns and mirrors are kept

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 END = object()
@@ -17,34 +18,27 @@ def ahead(items: Iterable, depth: int = 2) -> Iterator:
     box: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()
 
-    def put(item: object) -> bool:
+    def put(item: Any, error: BaseException | None = None) -> bool:
         while not stopped.is_set():
-            try:
-                box.put(item, timeout=0.1)
+            with suppress(queue.Full):
+                box.put((item, error), timeout=0.1)
                 return True
-            except queue.Full:
-                continue
         return False
 
     def work() -> None:
         try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((END, None))
+            if all(map(put, items)):  # until it is stopped
+                put(END)
         except BaseException as error:
-            put((END, error))
+            put(END, error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        while True:
-            item, error = box.get()
-            if error is not None:
-                raise error
-            if item is END:
-                return
-            yield item
+        while (found := box.get())[0] is not END:
+            yield found[0]
+        if found[1] is not None:
+            raise found[1]
     finally:
         stopped.set()
         thread.join()

@@ -29,11 +29,7 @@ def to_byte(map: np.ndarray) -> np.ndarray:
 
 
 def min_max(map: np.ndarray) -> np.ndarray:
-    """Stretches a map of any shape and scale to exactly [0, 1], float32; a flat map gives zeros.
-
-    Raises:
-        ValueError: A value is NaN or infinite.
-    """
+    """Stretches a map of any scale to exactly [0, 1], float32; a flat map gives zeros."""
     low, high = float(map.min()), float(map.max())
     if not np.isfinite(high - low):
         raise ValueError(f"a map must be finite, and this one goes from {low} to {high}")
@@ -51,12 +47,7 @@ def picture(image: np.ndarray, suffix: str, *options: int) -> bytes:
 
 
 def open(
-    path: Path,
-    form: str,
-    size: tuple[int, int],
-    fps: float | None,
-    bits: int = 8,
-    replace: bool = False,
+    path: Path, form: str, size: tuple[int, int], fps: float | None, bits=8, replace=False
 ) -> AbstractContextManager[Write]:
     """The writer of a format: "png" (a folder), "gray" (one video) or "npy" (one array)."""
     match form:
@@ -71,10 +62,7 @@ def open(
 
 @contextmanager
 def png(path: Path, size: tuple[int, int], bits: int = 8, replace: bool = False) -> Iterator[Write]:
-    """A folder of gray PNG files named after the frames, of 8 or 16 bits.
-
-    A folder that exists is an error, or with `replace` it is replaced at the end.
-    """
+    """A folder of gray PNG files named after the frames; to `replace` one is else an error."""
 
     def write(map: np.ndarray, frame: Frame) -> None:
         map = fit(map, size, cv2.INTER_LINEAR)
@@ -91,21 +79,17 @@ def npy(path: Path, size: tuple[int, int]) -> Iterator[Write]:
     """One float32 (T, H, W) array in a .npy file, streamed; `numpy.load` may map it."""
     count = 0
 
-    def header() -> None:
-        # numpy pads a header so that the first axis can grow without moving the data.
-        layout = {"descr": "<f4", "fortran_order": False, "shape": (count, *size)}
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, layout)
-
     def write(map: np.ndarray, frame: Frame) -> None:
         nonlocal count
         file.write(np.ascontiguousarray(fit(map, size, cv2.INTER_LINEAR), "<f4").data)
         count += 1
 
     with atomic(path) as part, part.open("wb") as file:
-        header()
+        file.seek(128)  # the length of NumPy's header, which ends up there
         yield write
-        header()
+        layout = {"descr": "<f4", "fortran_order": False, "shape": (count, *size)}
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, layout)
 
 
 @contextmanager
@@ -119,8 +103,7 @@ def gray(path: Path, size: tuple[int, int], fps: float | None, bits: int = 16) -
         raise ValueError(f"bits must be 8 or 16, not {bits}")
     pixels, depth = ("gray", cv2.CV_8U) if bits == 8 else ("gray16le", cv2.CV_16U)
     # By default, the number of slices would follow the number of cores.
-    slices = "4" if min(size) >= 16 else "1"
-    options = {"level": "3", "slices": slices, "slicecrc": "1"}
+    options = {"level": "3", "slices": "4" if min(size) >= 16 else "1", "slicecrc": "1"}
     with container(path, "matroska", {"fflags": "+bitexact"}) as output:
         video = Video(output, "ffv1", fps, size, pixels, options)
 
@@ -142,9 +125,8 @@ def container(path: Path, kind: str, options: dict[str, str]) -> Iterator:
         except av.error.FFmpegError as error:
             if isinstance(error, OSError):  # `atomic` reports these: no space left, ...
                 raise
-            raise SalemaError(
-                f"cannot encode {path}: {error.strerror} (choose another format)"
-            ) from error
+            reason = f"{error.strerror} (choose another format)"
+            raise SalemaError(f"cannot encode {path}: {reason}") from error
 
 
 class Video:
