@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -82,9 +81,10 @@ def _folder(folder: Path) -> Source:
     if not paths:
         raise SalemaError(f"no images in the folder {folder} (expected .jpg, .png, ...)")
     paths.sort(key=natural)
-    for one, two in pairwise(paths):
-        if one.stem == two.stem:  # neighbours: the key begins with the stem
-            both = f"{one.name} and {two.name}"
+    stems = {}
+    for path in paths:
+        if (twin := stems.setdefault(path.stem, path)) is not path:
+            both = f"{twin.name} and {path.name}"
             raise SalemaError(f"one frame twice in {folder}: {both} (keep one of them)")
     return _images(folder.resolve().name, paths)
 
@@ -131,18 +131,15 @@ def _video(path: Path) -> Source:
         if first is None:
             raise SalemaError(f"not a video: {path} (not one frame of it can be decoded)")
         turn = _display_matrix(first)
-        rate = stream.average_rate or stream.guessed_rate
-        fps = float(rate) if rate else FALLBACK_FPS
-        seconds = (container.duration or 0) / av.time_base
-        hint = stream.frames or round(seconds * fps) or None
+        fps = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
+        hint = stream.frames or round((container.duration or 0) / av.time_base * fps) or None
 
     def decode(source: Source) -> Iterator[Picture]:
         broken: list[int] = []
         done, before = 0, -1.0
         with opened(path) as (container, stream):
             for picture in _pictures(container, stream, broken):
-                moment = _seconds(picture, container, stream)
-                moment = done / fps if moment is None else moment
+                moment = _seconds(picture, container, stream, done / fps)
                 before = moment if moment > before else before + 1 / fps
                 done += 1
                 yield _rgb(picture, turn), None, before
@@ -213,11 +210,11 @@ def _pictures(container, stream, broken: list[int]) -> Iterator[av.VideoFrame]:
             yield from stream.codec_context.decode(None)
 
 
-def _seconds(picture: av.VideoFrame, container, stream) -> float | None:
-    """Seconds since the container's start, not below 0; None without a usable time stamp."""
+def _seconds(picture: av.VideoFrame, container, stream, counted: float) -> float:
+    """Seconds since the container's start, not below 0; without a usable time stamp, `counted`."""
     # AVI stores decoding times only, which run ahead by the pictures held for reordering.
     if picture.pts is None or container.format.name == "avi":
-        return None
+        return counted
     start = (container.start_time or 0) / av.time_base
     return max(float(picture.pts * stream.time_base) - start, 0.0)
 

@@ -29,7 +29,7 @@ def to_byte(map: np.ndarray) -> np.ndarray:
 
 
 def min_max(map: np.ndarray) -> np.ndarray:
-    """Stretches a map of any scale to exactly [0, 1], float32; a flat map gives zeros."""
+    """Stretches a finite map of any scale to exactly [0, 1], float32; a flat map gives zeros."""
     low, high = float(map.min()), float(map.max())
     if not np.isfinite(high - low):
         raise ValueError(f"a map must be finite, and this one goes from {low} to {high}")
@@ -77,16 +77,14 @@ def png(path: Path, size: tuple[int, int], bits: int = 8, replace: bool = False)
 @contextmanager
 def npy(path: Path, size: tuple[int, int]) -> Iterator[Write]:
     """One float32 (T, H, W) array in a .npy file, streamed; `numpy.load` may map it."""
-    count = 0
 
     def write(map: np.ndarray, frame: Frame) -> None:
-        nonlocal count
         file.write(np.ascontiguousarray(fit(map, size, cv2.INTER_LINEAR), "<f4").data)
-        count += 1
 
     with atomic(path) as part, part.open("wb") as file:
-        file.seek(128)  # the length of NumPy's header, which ends up there
+        file.seek(128)  # bytes of the header, which is written last
         yield write
+        count = (file.tell() - 128) // (4 * size[0] * size[1])
         layout = {"descr": "<f4", "fortran_order": False, "shape": (count, *size)}
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, layout)
@@ -94,10 +92,9 @@ def npy(path: Path, size: tuple[int, int]) -> Iterator[Write]:
 
 @contextmanager
 def gray(path: Path, size: tuple[int, int], fps: float | None, bits: int = 16) -> Iterator[Write]:
-    """A lossless gray video: FFV1 in Matroska, the same bytes for the same maps.
+    """A lossless gray video (.mkv, FFV1): `read.maps` gives each map back within half a step.
 
-    The path ends in .mkv; `fps` counts where the frames have no time. With 8 or 16 `bits`,
-    `read.maps` gives each map back within half a step.
+    The same maps give the same bytes; `fps` counts where the frames have no time.
     """
     if bits not in (8, 16):
         raise ValueError(f"bits must be 8 or 16, not {bits}")
