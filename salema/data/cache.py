@@ -29,8 +29,7 @@ VERSION = 1  # of what `_rows` makes of a source
 class SourceArray:
     """What a cached array would hold, read from the source each time: `array[i]`, `array[a:b]`.
 
-    A slice that begins where the last one stopped continues reading; any other starts the
-    clip again. Steps and negative numbers are not supported.
+    A slice that begins where the last one stopped continues reading; any other starts again.
     """
 
     dtype = np.dtype(np.uint8)
@@ -73,14 +72,10 @@ class FrameCache:
         self.size = (int(size[0]), int(size[1]))
         self.budget_bytes = budget_bytes
         self._maps: dict[tuple[Clip, str], np.ndarray] = {}
-        self._problems: dict[tuple[Clip, str], Problem] = {}
+        # One for each array that is shorter than its clip.
+        self.problems: dict[tuple[Clip, str], Problem] = {}
         self._room: int | None = None
         self._written = 0
-
-    @property
-    def problems(self) -> list[Problem]:
-        """One for each array that is shorter than its clip."""
-        return list(self._problems.values())
 
     def frames(self, clip: Clip) -> np.ndarray | SourceArray:
         """Uint8 (T, h, w, 3) RGB: resized by area, the aspect is not kept."""
@@ -147,7 +142,7 @@ class FrameCache:
                 raise
             reason = f"{kind} of {count} of {clip.n_frames} frames read: {error}"[:400]
             file = f"{clip.dataset}/{clip.name}"
-            self._problems[clip, kind] = Problem(clip.dataset, clip.split, file, reason)
+            self.problems[clip, kind] = Problem(clip.dataset, clip.split, file, reason)
 
     def _fits(self, size: int) -> bool:
         """Whether `size` bytes are left; the folder is measured again after each 1 % written."""

@@ -136,10 +136,8 @@ class Clip:
         for index in range(self.n_frames)[start:stop]:
             yield self.points[shown & (first <= index) & (index < end), :3]
 
-    def paths(
-        self, files: Files | None, start: int = 0, stop: int | None = None
-    ) -> Iterator[Path | None]:
-        """The file of each of the frames [start, stop), or None."""
+    def paths(self, files: Files | None, start: int = 0, stop: int | None = None) -> Iterator:
+        """The path of each of the frames [start, stop) in `files`, or None."""
         return (
             files.paths(start, stop) if files else repeat(None, len(self.frame_names[start:stop]))
         )

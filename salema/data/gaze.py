@@ -30,11 +30,7 @@ def fixation_counts(fixations: np.ndarray, size: Size, grid: Size) -> np.ndarray
 
 
 def sigma(size: Size) -> float:
-    """Standard deviation in pixels of the blur that makes a map of fixations.
-
-    A 33rd of the longer side of (H, W). Only for OSIE, NUSScene and HEVC33: the other
-    sets publish maps (DHF1K's are 12.74 px at 640x360, UCF-sports' and Hollywood-2's 20).
-    """
+    """Standard deviation (pixels) of the blur for sets without maps: a 33rd of the longer side."""
     return max(size) / 33
 
 
@@ -77,8 +73,7 @@ def load_mat(path: Path) -> dict:
 def read_fixations(path: Path, size: Size) -> np.ndarray:
     """The points (N, 3) of one frame, scaled to pixels of `size` (H, W) and none outside.
 
-    The file is a map of fixated pixels (PNG, or MATLAB with one matrix), or SALICON's MATLAB
-    file with one struct per observer.
+    The file is a map (PNG, or one matrix in MATLAB) or has a struct per observer (SALICON's).
     """
     if path.suffix.lower() != ".mat":
         points, of = _points(read_gray(path))

@@ -62,11 +62,7 @@ def osie(search: Search) -> None:
 
 
 def nusscene(search: Search) -> None:
-    """`data/stimuli/001.jpg` and `data/tidy/fixations.mat`: image x observer -> y, x, s, s.
-
-    Rows are the images in the order of their names; where images are missing, row k is
-    image k + 1.
-    """
+    """`data/stimuli/001.jpg` and `data/tidy/fixations.mat`: image x observer -> y, x, s, s."""
     table = search.folder / "data" / "tidy" / "fixations.mat"
     images = numbered(files_in(search.folder / STIMULI, PICTURES))
     points = {}
@@ -74,6 +70,7 @@ def nusscene(search: Search) -> None:
         cells = load_mat(table)["fixations"]
         complete = len(images) == len(cells)
         for index, (number, name) in enumerate(images.items()):
+            # Rows are in the order of the names; where images are missing, row k is image k + 1.
             row = cells[index if complete else number - 1]
             points[Path(name).stem] = _join((c[:, 1], c[:, 0]) if c.size else ((), ()) for c in row)
     except (KeyError, ValueError, IndexError, TypeError) as error:

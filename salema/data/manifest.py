@@ -135,16 +135,11 @@ def _measure(search: Search, clip: Clip, deep: bool) -> dict[str, int]:
             if (count := probe(clip.images)[0]) != clip.n_frames:
                 reason = f"{count} frames, ground truth has {clip.n_frames}"
                 search.report(clip.split, clip.images, reason)
-    total = sum(sizes.values())
-    return {"frames": clip.n_frames, "annotated": clip.annotated, "bytes": total}
+    return {"frames": clip.n_frames, "annotated": clip.annotated, "bytes": sum(sizes.values())}
 
 
 def obstacles(manifest: dict) -> list[str]:
-    """Why the study cannot run on these data, a line each; [] if it can.
-
-    A split without a clip is one, and so is a split without any ground truth that should
-    have some. Incomplete sets are none: the results count what they used.
-    """
+    """Why the study cannot run: splits without a clip or ground truth; incomplete ones are fine."""
     reasons = []
     for dataset, entry in manifest["sets"].items():
         for split, part in entry["splits"].items():

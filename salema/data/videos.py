@@ -52,11 +52,7 @@ def other(search: Search) -> None:
 
 
 def _add(search: Search, name: str, split: str, images: Path, truth: Path | None) -> None:
-    """Join the frames of a folder or a video file and the ground truth by their numbers.
-
-    A frame without a map stays in the clip, because the memory needs it; a map without a frame
-    is left out.
-    """
+    """Join frames and ground truth by number. A frame without a map stays: the memory needs it."""
     maps, fixations = _truth(truth) if truth else ({}, {})
     annotated = sorted(maps.keys() | fixations.keys())
     if not annotated and split not in search.facts.unannotated:

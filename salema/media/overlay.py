@@ -133,11 +133,10 @@ def _sound(path: str | Path | None, output) -> Iterator[Callable[[float], None]]
 
 def _add_track(stream, output) -> tuple:
     """A stream of the output for one of the source, and whether packets are copied to it."""
-    context = stream.codec_context
-    name, rate = context.codec.canonical_name, context.sample_rate
+    name, rate = stream.codec_context.codec.canonical_name, stream.codec_context.sample_rate
     if name == "aac" or (name == "mp3" and rate >= 16000):  # mp4 takes no slower MP3
         return output.add_stream_from_template(stream), True
-    layout = "mono" if context.channels == 1 else "stereo"
+    layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     rate = rate if rate in AAC_RATES else AAC_RATES[0]
     return output.add_stream("aac", rate=rate, layout=layout), False
 

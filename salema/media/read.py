@@ -1,8 +1,7 @@
 """Frames in: a video file, a folder of frames, one image, a camera.
 
-Reading is sequential: it never seeks, and the number of frames that a header promises
-is only a hint for a progress bar. Interlaced fields stay woven and pixels that are not
-square stay as stored, so that frame and ground truth share one grid.
+Reading is sequential and never seeks. Interlaced fields stay woven, and pixels that are not square
+stay as stored, so that frame and ground truth share one grid.
 """
 
 import re

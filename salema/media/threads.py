@@ -47,8 +47,7 @@ def ahead(items: Iterable, depth: int = 2) -> Iterator:
 class Behind:
     """Calls a function in a thread, in order, at most `depth` calls behind.
 
-    As a context manager it waits for the last call; an error in the thread is raised by the
-    next call or at the end.
+    It is a context manager. An error in the thread is raised by the next call or at the end.
     """
 
     def __init__(self, function: Callable[..., Any], depth: int = 4) -> None:

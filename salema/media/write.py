@@ -1,8 +1,8 @@
 """Maps out: a folder of PNG files, one lossless gray video, or one array.
 
-Every writer is a context manager that gives a function `write(map, frame)`: it takes one
-float32 map (h, w) in [0, 1], resizes it to the writer's `size`, and names or dates it by
-its `Frame`. The output gets its final name only when all of it is written.
+Every writer is a context manager that gives a function `write(map, frame)`: it resizes a float32
+map (h, w) in [0, 1] to the writer's `size`, and names or dates it by its `Frame`. The output gets
+its final name only when all of it is written.
 """
 
 from collections.abc import Callable, Iterator
