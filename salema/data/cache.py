@@ -61,10 +61,9 @@ class SourceArray:
 class FrameCache:
     """The clips' frames, maps and fixations as uint8 arrays at the model's size (h, w).
 
-    Each array is a memory map, or a `SourceArray` where `folder` would exceed `budget_bytes`.
-    A memory map is shorter than `clip.n_frames` where the source breaks off; `problems` reports
-    it. It does not change while the cache is in use, even if its file is deleted or its source
-    changes: the next run decodes a changed source again.
+    Each array is a memory map, or a `SourceArray` where `folder` would exceed `budget_bytes`. A
+    memory map is shorter than `clip.n_frames` where the source breaks off. It stays the same while
+    the cache is in use: a source that changes is decoded again by the next run.
     """
 
     def __init__(self, folder: str | Path, size: Size, budget_bytes: int) -> None:
@@ -72,8 +71,7 @@ class FrameCache:
         self.size = (int(size[0]), int(size[1]))
         self.budget_bytes = budget_bytes
         self._maps: dict[tuple[Clip, str], np.ndarray] = {}
-        # One for each array that is shorter than its clip.
-        self.problems: dict[tuple[Clip, str], Problem] = {}
+        self.problems: dict[tuple[Clip, str], Problem] = {}  # of arrays shorter than their clips
         self._room: int | None = None
         self._written = 0
 

@@ -43,8 +43,7 @@ class Clip:
     images: Images = field(repr=False)
     map_files: Files | None = field(default=None, repr=False)  # the official maps, if any
     fixation_files: Files | None = field(default=None, repr=False)  # where they are files
-    # (N, 5) fixations of the sets that keep them in a table: x, y in pixels, observer, first
-    # frame, frame after the last.
+    # (N, 5) where fixations are in a table: x, y in pixels, observer, first frame, last frame + 1.
     points: np.ndarray | None = field(default=None, repr=False, compare=False)
     fps: float | None = None  # None for an image and where the set does not give it
     has_observers: bool = False  # whether the fixations keep the observers apart

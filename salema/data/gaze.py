@@ -23,8 +23,7 @@ def inside(points: np.ndarray, size: Size) -> np.ndarray:
 def fixation_counts(fixations: np.ndarray, size: Size, grid: Size) -> np.ndarray:
     """Fixations in each cell of a grid (h, w) laid over a picture of `size`: uint8, up to 255."""
     points = np.floor(fixations[inside(fixations, size), :2]) + 0.5
-    columns = (points[:, 0] * grid[1] / size[1]).astype(int)
-    rows = (points[:, 1] * grid[0] / size[0]).astype(int)
+    columns, rows = (points * grid[::-1] / size[::-1]).astype(int).T
     counts = np.bincount(rows * grid[1] + columns, minlength=grid[0] * grid[1])
     return np.minimum(counts, 255).astype(np.uint8).reshape(grid)
 
@@ -37,11 +36,9 @@ def sigma(size: Size) -> float:
 def blur(fixations: np.ndarray, size: Size, sigma: float, grid: Size | None = None) -> np.ndarray:
     """A saliency map: one Gaussian per fixation, summed and divided by the maximum.
 
-    Gaussians are sampled exactly, as products of a row and a column profile: they are not
-    truncated, and a wide one is no slower. `size` is the (H, W) of the picture: points
-    (N, 2 or more) outside are left out, and `sigma`, above 0, is in its pixels. The result is
-    float32 in [0, 1] of `size`, or of the (h, w) of a `grid` that is laid over the picture; it is
-    zeros where nobody fixated.
+    Gaussians are not truncated. Points (N, 2 or more) outside the picture of `size` (H, W) are left
+    out; `sigma`, above 0, is in its pixels. The result is float32 in [0, 1], zeros where nobody
+    fixated, of `size` or of the (h, w) of a `grid` that is laid over the picture.
     """
     points = np.floor(fixations[inside(fixations, size), :2]) + 0.5
     profiles = []

@@ -12,10 +12,9 @@ from salema.media.image import natural
 
 
 def dhf1k(search: Search) -> None:
-    """`video/001.AVI` or extracted frames, and `annotation/0001/{maps,fixation}`.
+    """`annotation/0001/{maps,fixation}` and the frames.
 
-    Frames are taken from the official video; without it from `annotation/0001/images/`,
-    `frames/1/` or `frames/0001/`.
+    They are in `video/001.AVI`, or else in `annotation/0001/images/`, `frames/{1,0001}/`.
     """
     folder = search.folder
     videos = numbered(files_in(folder / "video", VIDEOS))

@@ -218,24 +218,19 @@ def _seconds(picture: av.VideoFrame, container, stream, counted: float) -> float
     return max(float(picture.pts * stream.time_base) - start, 0.0)
 
 
-def _display_matrix(first: av.VideoFrame) -> tuple[int, int, int, int] | None:
-    """How the file asks for its pictures to be turned: x' = a x + c y, y' = b x + d y."""
+def _display_matrix(first: av.VideoFrame) -> tuple[int, ...]:
+    """a, b, 0, c, d of how the pictures are to be turned: x' = a x + c y, y' = b x + d y."""
     # Side data of every picture would keep them all in memory until the garbage collector runs.
     matrix = first.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return None
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])  # fixed point
-    return a, b, c, d
+    return (1, 0, 0, 0, 1) if matrix is None else struct.unpack("=5i", bytes(matrix)[:20])
 
 
-def _rgb(picture: av.VideoFrame, turn: tuple[int, int, int, int] | None) -> np.ndarray:
+def _rgb(picture: av.VideoFrame, turn: tuple[int, ...]) -> np.ndarray:
     """uint8 (H, W, 3), alpha over black, turned and mirrored as the file asks."""
     alpha = picture.format.has_palette or any(c.is_alpha for c in picture.format.components)
     image = picture.to_ndarray(format="rgba" if alpha else "rgb24")
     image = over_black(image) if alpha else image
-    if turn is None:
-        return image
-    a, b, c, d = turn  # only quarter turns and mirrors are kept
+    a, b, _, c, d = turn  # only quarter turns and mirrors are kept
     if abs(b) > abs(a):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
@@ -254,16 +249,14 @@ def cut_short(path: Path, kind: str) -> bool:
         while at + 8 <= total:
             file.seek(at)
             head = file.read(16)
-            if kind == "avi":
-                size = int.from_bytes(head[4:8], "little") + 8
-                known = head[:4] == b"RIFF" and 8 < size < 0xFFFFFF00
-            elif kind.startswith("mov"):
+            size = 0
+            if kind == "avi" and head[:4] == b"RIFF":
+                inner = int.from_bytes(head[4:8], "little")
+                size = inner + 8 if 0 < inner < 0xFFFFFEF8 else 0
+            elif kind.startswith("mov") and head[4:8].isalnum():
                 size = int.from_bytes(head[:4], "big")
                 size = int.from_bytes(head[8:16], "big") if size == 1 else size
-                known = head[4:8].isalnum() and size >= 8
-            else:
-                known = False
-            if not known:  # to the end of the file, or not ours to judge
+            if size < 8:  # to the end of the file, or not ours to judge
                 return False
             at += size
     return at > total + 16  # some writers count their own header twice

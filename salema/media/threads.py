@@ -12,8 +12,7 @@ END = object()
 def ahead(items: Iterable, depth: int = 2) -> Iterator:
     """The same items, made in a thread up to `depth` ahead of their use.
 
-    An error in the thread is raised here, after the items made before it. A consumer that
-    stops early (closes the generator) stops the thread.
+    An error in the thread is raised here, after the items before it. To close it stops the thread.
     """
     box: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()

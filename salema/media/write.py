@@ -50,13 +50,12 @@ def open(
     path: Path, form: str, size: tuple[int, int], fps: float | None, bits=8, replace=False
 ) -> AbstractContextManager[Write]:
     """The writer of a format: "png" (a folder), "gray" (one video) or "npy" (one array)."""
-    match form:
-        case "png":
-            return png(path, size, bits, replace)
-        case "gray":
-            return gray(path, size, fps, bits)
-        case "npy":
-            return npy(path, size)
+    if form == "png":
+        return png(path, size, bits, replace)
+    if form == "gray":
+        return gray(path, size, fps, bits)
+    if form == "npy":
+        return npy(path, size)
     raise SalemaError(f"unknown format {form!r} (choose png, gray or npy)")
 
 
