@@ -200,7 +200,7 @@ def predict_run(params: Params, run: str) -> Path:
             for clip in tqdm(videos, desc=f"{run} {dataset}", disable=None):
                 path = part / dataset / f"{clip.name}.mkv"
                 predict_clip(predictor, clip, path, "gray", 16, cache.frames(clip))
-    for problem in cache.problems:
+    for problem in cache.problems.values():
         print(problem, file=sys.stderr)
     return folder / "maps"
 
