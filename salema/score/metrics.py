@@ -9,15 +9,14 @@
 | `sim` | density | above 0 | 1 |
 | `kld` | density | above 0 | 0 (lower is better) |
 
-A saliency map is (H, W) of any real scale: every metric gives the same score for
-`a * map + b` with a > 0. Fixations and negatives are an (H, W) mask, or (N,) flat indices
-`y * W + x`; a pixel that occurs twice among the indices counts twice. A density is
-(H, W) >= 0: the blurred fixations.
+A saliency map is (H, W) of any real scale: every metric gives the same score for `a * map + b`
+with a > 0. Fixations and negatives are an (H, W) mask, or (N,) flat indices `y * W + x`; a pixel
+that occurs twice among the indices counts twice. A density is (H, W) >= 0: the blurred fixations.
 
-Degenerate input: a constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the SIM and KLD of
-the uniform distribution; a constant density is the uniform distribution too. Every
-function raises ValueError if there is no fixation, no negative or a blank density, if
-shapes differ, or if a map holds NaN or infinity. No function returns NaN.
+Degenerate input: a constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the SIM and KLD of the
+uniform distribution; a constant density is the uniform distribution too. Every function raises
+ValueError if there is no fixation, no negative or a blank density, if shapes differ, or if a map
+holds NaN or infinity. No function returns NaN.
 
 The AUCs are exact (see `roc`). All passes work on blocks that stay in the cache.
 """
@@ -72,12 +71,12 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
 
 def _moments(image: Map, target: Map | None = None) -> _Moments:
     """Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels)."""
-    sums, scratch = np.zeros(5), image.scratch(2)
+    sums = np.zeros(5)
     for block in image.blocks():
-        a = image.unit(block, scratch[0])
+        a = image.unit(block)
         sums[:2] += a.sum(), a @ a
         if target is not None:
-            b = target.unit(block, scratch[1])
+            b = target.unit(block)
             sums[2:] += b.sum(), b @ b, a @ b
     x, xx, y, yy, xy = (sums / len(image.values)).tolist()
     return _Moments(x, xx - x**2, y, yy - y**2, xy - x * y)
@@ -104,14 +103,13 @@ def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
         image = image._replace(scale=image.scale / (n * moments.mean))
     if moments.target_mean:
         target = target._replace(scale=target.scale / (n * moments.target_mean))
-    scratch = image.scratch(3)
     for block in image.blocks():
-        p, q = image.unit(block, scratch[0]), target.unit(block, scratch[1])
+        p, q = image.unit(block), target.unit(block)
         if not moments.mean:
             p[:] = 1 / n
         if not moments.target_mean:
             q[:] = 1 / n
-        shared += np.minimum(p, q, out=scratch[2, : len(p)]).sum()
+        shared += np.minimum(p, q).sum()
         p += EPSILON
         ratio = np.divide(q, p, out=p)
         ratio += EPSILON
@@ -127,13 +125,8 @@ def _with_density(saliency: np.ndarray, density: np.ndarray) -> tuple[Map, Map, 
 def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
     """Area under the ROC curve of the fixations against all pixels without a fixation.
 
-    Args:
-        saliency: (H, W), any real scale; only the order of its pixels matters.
-        fixations: (H, W) mask, or (N,) flat indices.
-
-    Returns:
-        The exact area in [0, 1]: 0.5 is chance, higher is better; a constant map scores
-        0.5. (The usual trapezoid over n thresholds lies about 1 / (2 n) above it.)
+    The exact area in [0, 1]: 0.5 is chance, higher is better. (The usual trapezoid over n
+    thresholds lies about 1 / (2 n) above it.)
 
     Raises:
         ValueError: As stated in the module, or every pixel is fixated.
@@ -146,19 +139,9 @@ def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
 def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
     """Area under the ROC curve of the fixations against fixations of other clips.
 
-    A map that only knows the centre bias scores about 0.5. The protocol determines which
-    fixations are the negatives (see `salema.score.negatives`).
-
-    Args:
-        saliency: (H, W), any real scale; only the order of its pixels matters.
-        fixations: (H, W) mask, or (N,) flat indices.
-        negatives: (H, W) mask, or (M,) flat indices; may overlap the fixations.
-
-    Returns:
-        The exact area in [0, 1]: 0.5 is chance, higher is better; a constant map scores 0.5.
-
-    Raises:
-        ValueError: As stated in the module.
+    The exact area in [0, 1]: 0.5 is chance, higher is better. A map that only knows the centre
+    bias scores about 0.5. The protocol determines which fixations are the negatives (see
+    `salema.score.negatives`); they may overlap the fixations.
 
     Source: Tatler, Baddeley and Gilchrist, Vision Research 45(5), 2005.
     """
@@ -170,16 +153,7 @@ def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndar
 def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
     """Normalized scanpath saliency: mean z-scored saliency at the fixations.
 
-    Args:
-        saliency: (H, W), any real scale; only its shape matters.
-        fixations: (H, W) mask, or (N,) flat indices.
-
-    Returns:
-        NSS in standard deviations (of all pixels, as a population). 0 is chance, higher is
-        better. A constant map scores 0.0: it ranks no pixel above another.
-
-    Raises:
-        ValueError: As stated in the module.
+    In standard deviations of all pixels, as a population: 0 is chance, higher is better.
 
     Source: Peters et al., Vision Research 45(18), 2005.
     """
@@ -190,15 +164,7 @@ def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
 def cc(saliency: np.ndarray, density: np.ndarray) -> float:
     """Pearson's correlation of map and density over all pixels.
 
-    Args:
-        saliency: (H, W), any real scale.
-        density: (H, W) >= 0.
-
-    Returns:
-        CC in [-1, 1]: 0 is chance, higher is better; 0.0 if either is constant.
-
-    Raises:
-        ValueError: As stated in the module.
+    In [-1, 1]: 0 is chance, higher is better; 0.0 if either is constant.
 
     Source: Le Meur, Le Callet and Barba, Vision Research 47(19), 2007.
     """
@@ -208,17 +174,8 @@ def cc(saliency: np.ndarray, density: np.ndarray) -> float:
 def sim(saliency: np.ndarray, density: np.ndarray) -> float:
     """Similarity: the mass that the two distributions share, sum of min(p, q).
 
-    Both are min-max scaled to [0, 1] and then divided by their sum.
-
-    Args:
-        saliency: (H, W), any real scale; a constant map is the uniform distribution.
-        density: (H, W) >= 0.
-
-    Returns:
-        SIM in [0, 1]: chance is above 0, higher is better, 1 only for equal distributions.
-
-    Raises:
-        ValueError: As stated in the module.
+    Both are min-max scaled to [0, 1] and then divided by their sum. The result is in [0, 1]:
+    chance is above 0, higher is better, 1 only for equal distributions.
 
     Source: Judd, Durand and Torralba, MIT technical report 2012-001.
     """
@@ -228,29 +185,23 @@ def sim(saliency: np.ndarray, density: np.ndarray) -> float:
 def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
     """Kullback-Leibler divergence of map p from density q: sum of q log(q / p), in nats.
 
-    Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36.
+    Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36. It is 0 for
+    equal distributions, lower is better; chance is above 0.
 
     Args:
-        saliency: (H, W), any real scale; a constant map is the uniform distribution.
+        saliency: (H, W), any real scale.
         density: (H, W) >= 0.
         minmax: Scale both to [0, 1] before they are divided by their sums, as `sim` does,
             so that only the shape of the map matters. False divides them by their sums
-            as they are, for models that predict a probability.
-
-    Returns:
-        KLD >= 0: 0 for equal distributions, lower is better; chance is above 0.
-
-    Raises:
-        ValueError: As stated in the module, or the map is negative with `minmax=False`.
+            as they are, for models that predict a probability; then a negative map is an error.
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
     """
-    if minmax:
-        return _overlap(*_with_density(saliency, density))[1]
     image, target = read_map(saliency), _read_density(density, np.shape(saliency))
-    if image.low < 0:
-        raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
-    image, target = _from_zero(image), _from_zero(target)
+    if not minmax:
+        if image.low < 0:
+            raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
+        image, target = _from_zero(image), _from_zero(target)
     return _overlap(image, target, _moments(image, target))[1]
 
 
@@ -268,17 +219,9 @@ def score_frame(
 ) -> dict[str, float]:
     """All metrics of one frame: the same numbers as the single functions, in fewer passes.
 
-    Args:
-        saliency: (H, W), any real scale.
-        fixations: (H, W) mask, or (N,) flat indices.
-        density: (H, W) >= 0; None leaves out cc, sim and kld.
-        negatives: (H, W) mask, or (M,) flat indices; None leaves out auc_shuffled.
-
-    Returns:
-        auc_judd, auc_shuffled, nss, cc, sim, kld, as far as there is a ground truth.
-
-    Raises:
-        ValueError: As stated in the module, or every pixel is fixated.
+    The keys are the names of the functions. None as density leaves out cc, sim and kld; None as
+    negatives leaves out auc_shuffled. ValueError as stated in the module, or if every pixel is
+    fixated.
     """
     image, shape = read_map(saliency), np.shape(saliency)
     places = _places(fixations, shape, "fixations")

@@ -13,7 +13,8 @@ from hashlib import blake2b
 import cv2
 import numpy as np
 
-Size = tuple[int, int]
+from salema.data.gaze import Size, inside
+
 Cells = tuple[np.ndarray] | tuple[np.ndarray, np.ndarray]  # `Negatives.cells`, and `starts`
 
 
@@ -21,13 +22,6 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     """Random numbers that depend only on the seed and these names."""
     digest = blake2b(repr((seed, *names)).encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
-
-
-def inside(fixations: np.ndarray, size: Size) -> np.ndarray:
-    """(N, 3) x, y in pixels, observer -> the rows that lie inside the picture."""
-    fixations = np.asarray(fixations, dtype=np.float64)
-    x, y = fixations[:, 0], fixations[:, 1]
-    return fixations[(x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])]
 
 
 def to_cells(x: np.ndarray, y: np.ndarray, size: np.ndarray | Size, grid: Size) -> np.ndarray:
@@ -45,9 +39,8 @@ def halve(gray: np.ndarray) -> np.ndarray:
 class Pool:
     """The fixations of every clip in one array: 12 bytes per fixation and frame.
 
-    Args:
-        clips: Name -> size (H, W) and, frame by frame, (N, 3) x, y in pixels, observer.
-            Fixations outside the picture are left out.
+    It is made from the size (H, W) of each clip and, frame by frame, (N, 3) x, y in pixels,
+    observer. Fixations outside the picture are left out.
     """
 
     def __init__(self, clips: Mapping[str, tuple[Size, Sequence[np.ndarray]]]) -> None:
@@ -55,7 +48,7 @@ class Pool:
         self._sizes = np.array(list(self.size.values()))
         frames = [np.zeros((0, 3), np.float32)]
         for name, size in self.size.items():
-            frames += [inside(points, size).astype(np.float32) for points in clips[name][1]]
+            frames += [p[inside(p, size)].astype(np.float32) for p in clips[name][1]]
         self.points = np.concatenate(frames)
         self.frame_starts = np.cumsum([len(points) for points in frames])
         self.clip_starts = np.cumsum([0, *(len(clips[name][1]) for name in self.size)])
@@ -85,22 +78,19 @@ class Pool:
     def onsets(self) -> np.ndarray:
         """(N,) True in the first frame of each fixation: a fixation covers many frames.
 
-        A row continues a fixation if the previous frame has the same place and observer.
+        A row continues a fixation if the previous frame has the same place and observer. Of
+        several equal rows in one frame, only as many continue as there are in the previous one.
         """
         frame = np.repeat(np.arange(len(self)), np.diff(self.frame_starts))
         frame += np.searchsorted(self.clip_starts, frame, "right")  # a gap between clips
         order = np.lexsort((frame, *self.points.T))
-        where, when = self.points[order], frame[order]
-        same = np.zeros(len(order), dtype=bool)
-        same[1:] = (where[1:] == where[:-1]).all(axis=1)
-        place = np.cumsum(~same)
-        same[1:] &= when[1:] == when[:-1]  # a second fixation at the same place and time
-        row = np.arange(len(order))
-        copy = row - np.maximum.accumulate(np.where(same, 0, row))
-        then = np.lexsort((when, copy, place))
-        steps = np.diff(np.stack([place, copy, when], axis=1)[then], axis=0)
-        onsets = np.ones(len(order), dtype=bool)
-        onsets[order[then[1:]]] = (steps != (0, 0, 1)).any(axis=1)
+        where = self.points[order]
+        place = (np.diff(where, axis=0, prepend=where[:1]) != 0).any(axis=1).cumsum()
+        key = place * (len(self) + len(self.clip_starts) + 1) + frame[order]
+        first = np.searchsorted(key, key)  # the first of the equal rows in this frame
+        before = first - np.searchsorted(key, key - 1)  # equal rows in the previous frame
+        onsets = np.zeros(len(order), dtype=bool)
+        onsets[order] = np.arange(len(order)) - first >= before
         return onsets
 
 
