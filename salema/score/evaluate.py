@@ -56,15 +56,12 @@ class Scores:
         return row
 
 
-# ---------------------------------------------------------------------- one clip
-
-
 def score_clip(
     clip: Clip, negatives: Negatives, maps: Maps, protocol: Protocol, every: int, seed: int
 ) -> list[dict[str, float] | None]:
     """Scores of each `every`-th of the frames that the protocol takes; see `Scores.frames`."""
     cv2.setNumThreads(1)
-    wanted = protocol.frames(clip.n_frames)[::every]
+    wanted = range(0, clip.n_frames, protocol.every * every)
     if maps.baseline == "human":
         frames = _halves(clip, wanted, generator(seed, clip.name, "halves"))
     else:
@@ -94,10 +91,8 @@ def _predicted(
             yield count - 1, saliency, points, density
     if count != clip.n_frames:
         found = f"more than {clip.n_frames}" if count > clip.n_frames else count
-        raise SalemaError(
-            f"{found} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name} "
-            "(predict this clip again)"
-        )
+        what = f"{found} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name}"
+        raise SalemaError(f"{what} (predict this clip again)")
 
 
 def _halves(clip: Clip, wanted: range, random: np.random.Generator) -> Iterator[Frame]:
@@ -108,9 +103,6 @@ def _halves(clip: Clip, wanted: range, random: np.random.Generator) -> Iterator[
         second = second if len(first) else first  # no fixations at all: such a frame has no score
         maps = [data.blur(points, clip.size, sigma) for points in (first, second)]
         yield index, maps[0], second, maps[1]
-
-
-# ---------------------------------------------------------------------- many clips
 
 
 def score_clips(
@@ -135,9 +127,6 @@ def score_clips(
         seen: Data set -> clips that the weights were trained on.
         allow_seen: Score those too, and mark them; otherwise they are an error.
         everyone: All clips of the set, which are the negatives if the protocol says so.
-
-    Raises:
-        SalemaError: A clip was seen in training, or maps are missing or broken.
     """
     if every < 1:
         raise SalemaError(f"--every must be at least 1, not {every} (1 scores each frame)")
@@ -146,10 +135,8 @@ def score_clips(
     trained = set((seen or {}).get(dataset, []))
     leaked = [clip.name for clip in clips if clip.name in trained]
     if leaked and not allow_seen:
-        raise SalemaError(
-            f"{len(leaked)} clips of {dataset}, {leaked[0]} first, were seen in training "
-            "(their scores prove nothing; --allow-seen marks the row)"
-        )
+        what = f"{len(leaked)} clips of {dataset}, {leaked[0]} first, were seen in training"
+        raise SalemaError(f"{what} (their scores prove nothing; --allow-seen marks the row)")
     others = everyone if everyone is not None and rules.whole_set else clips
     pool = Pool({clip.name: (clip.size, list(clip.fixations())) for clip in others})
     negatives = [rules.negatives(pool, clip.name, seed) for clip in clips]
@@ -162,10 +149,8 @@ def score_clips(
         context, share = multiprocessing.get_context("spawn"), max(1, len(clips) // (8 * workers))
         with ProcessPoolExecutor(workers, mp_context=context) as executor:
             frames = list(progress(executor.map(score, clips, negatives, chunksize=share)))
-    return [
-        Scores(clip.name, dataset, clip.name in trained, scores)
-        for clip, scores in zip(clips, frames, strict=True)
-    ]
+    pairs = zip(clips, frames, strict=True)
+    return [Scores(clip.name, dataset, clip.name in trained, scores) for clip, scores in pairs]
 
 
 def rows(scores: Iterable[Scores]) -> dict[str, dict]:
@@ -185,23 +170,20 @@ def summary(
     counts = {key: sum(row[key] for row in clips) for key in ("frames", "skipped", "seen")}
     result = {"clips": len(clips), **counts, "protocol": protocol}
     for key, mean in rules.aggregate({s.clip: s.frames for s in scores}, seed).items():
-        used = [row for row in clips if row[key] is not None]
-        values = np.array([row[key] for row in used])
-        weights = None if rules.frame_limit is None else np.array([r["frames"] for r in used])
+        used = [(row[key], row["frames"]) for row in clips if row[key] is not None]
+        values, frames = np.array(used).T
+        weights = None if rules.frame_limit is None else frames
         _, low, high = bootstrap(values, resamples, seed, weights)
         result |= {key: mean, f"{key}_low": low, f"{key}_high": high}
     return result
 
 
-# ---------------------------------------------------------------------- tables
-
-
 def table(result: dict, title: str) -> str:
     """A summary as lines of text."""
     mark = f", {result['seen']} SEEN IN TRAINING" if result["seen"] else ""
+    scored = f"{result['clips']} clips, {result['frames']} frames scored"
     lines = [
-        f"{title}: {result['clips']} clips, {result['frames']} frames scored, "
-        f"{result['skipped']} without gaze{mark}; 95 % bootstrap over clips"
+        f"{title}: {scored}, {result['skipped']} without gaze{mark}; 95 % bootstrap over clips"
     ]
     for key in METRICS:
         if key in result:
@@ -277,9 +259,6 @@ def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]
     return scores
 
 
-# ---------------------------------------------------------------------- clips seen in training
-
-
 def seen_by(weights: Path | None, maps: Path | None = None) -> dict[str, list[str]]:
     """Data set -> training clips, from a weights file of ours and from a folder of maps.
 
@@ -303,9 +282,6 @@ def _training_clips(path: Path) -> dict[str, list[str]]:
         return {dataset: list(clips) for dataset, clips in json.loads(text)["seen"].items()}
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SalemaError(f"no list of training clips in {path} (is it a file of ours?)") from error
-
-
-# ---------------------------------------------------------------------- the study
 
 
 def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
@@ -338,11 +314,7 @@ def compare_protocols(params: Params, run: str) -> Path:
 
 
 def _study(
-    params: Params,
-    run: str,
-    names: Sequence[str],
-    allow_seen: bool = False,
-    frames: int | None = None,
+    params: Params, run: str, names: Sequence[str], allow_seen: bool = False, frames: int = 0
 ) -> Iterator[tuple[list[Scores], dict]]:
     """Scores and summary of a run, or a baseline, set by set and protocol by protocol.
 

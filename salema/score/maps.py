@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,22 @@ from salema.score import baselines
 
 @dataclass(frozen=True)
 class Maps:
-    """Where maps come from: a folder, or a baseline with its prior, if it has one."""
+    """Where maps come from: a folder, or "chance", "spectral-residual" or "centre-prior"."""
 
     folder: Path | None = None
     baseline: str | None = None
-    prior: np.ndarray | None = field(default=None, repr=False)
+    prior: np.ndarray | None = field(default=None, repr=False)  # of "centre-prior"
 
     def of(self, clip: Clip) -> Iterator[np.ndarray]:
         """One (h, w) map per frame, in order."""
-        if self.baseline is not None:
-            return baselines.maps(self.baseline, clip, self.prior)
-        return _stored(self.folder, clip)
+        match self.baseline:
+            case None:
+                return _stored(self.folder, clip)
+            case "spectral-residual":
+                return map(baselines.spectral_residual, clip.frames())
+            case "chance":
+                return repeat(np.ones((2, 2), np.float32), clip.n_frames)
+        return repeat(self.prior, clip.n_frames)
 
 
 def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:

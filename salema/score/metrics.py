@@ -21,23 +21,11 @@ holds NaN or infinity. No function returns NaN.
 The AUCs are exact (see `roc`). All passes work on blocks that stay in the cache.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from salema.score.roc import Map, auc, auc_against_rest, read_map
 
 EPSILON = 2.2e-16  # added inside `kld`, as in the field's code: the spacing of doubles at 1
-
-
-class _Moments(NamedTuple):
-    """Of a map and of a density, both scaled to [0, 1]."""
-
-    mean: float
-    variance: float
-    target_mean: float
-    target_variance: float
-    covariance: float
 
 
 def _read_density(density: np.ndarray, shape: tuple[int, int]) -> Map:
@@ -69,8 +57,11 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     return where
 
 
-def _moments(image: Map, target: Map | None = None) -> _Moments:
-    """Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels)."""
+def _moments(image: Map, target: Map | None = None) -> tuple[float, ...]:
+    """Mean and variance of the map, the same of the density, and their covariance.
+
+    Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels).
+    """
     sums = np.zeros(5)
     for block in image.blocks():
         a = image.unit(block)
@@ -79,35 +70,36 @@ def _moments(image: Map, target: Map | None = None) -> _Moments:
             b = target.unit(block)
             sums[2:] += b.sum(), b @ b, a @ b
     x, xx, y, yy, xy = (sums / len(image.values)).tolist()
-    return _Moments(x, xx - x**2, y, yy - y**2, xy - x * y)
+    return x, xx - x**2, y, yy - y**2, xy - x * y
 
 
-def _nss(image: Map, places: np.ndarray, moments: _Moments) -> float:
+def _nss(image: Map, places: np.ndarray, moments: tuple[float, ...]) -> float:
     if image.scale == 0:
         return 0.0
     at_fixations = (image.values[places].astype(np.float64) - image.low) * image.scale
-    return float((at_fixations.mean() - moments.mean) / np.sqrt(moments.variance))
+    return float((at_fixations.mean() - moments[0]) / np.sqrt(moments[1]))
 
 
-def _cc(image: Map, target: Map, moments: _Moments) -> float:
+def _cc(image: Map, target: Map, moments: tuple[float, ...]) -> float:
     if image.scale == 0 or target.scale == 0:
         return 0.0
-    deviations = np.sqrt(moments.variance * moments.target_variance)
-    return float(np.clip(moments.covariance / deviations, -1, 1))
+    _, variance, _, target_variance, covariance = moments
+    return float(np.clip(covariance / np.sqrt(variance * target_variance), -1, 1))
 
 
-def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
+def _overlap(image: Map, target: Map, moments: tuple[float, ...]) -> tuple[float, float]:
     """SIM and KLD of the two as distributions; a map without mass is the uniform one."""
     n, shared, divergence = len(image.values), 0.0, 0.0
-    if moments.mean:
-        image = image._replace(scale=image.scale / (n * moments.mean))
-    if moments.target_mean:
-        target = target._replace(scale=target.scale / (n * moments.target_mean))
+    mean, _, target_mean, *_ = moments
+    if mean:
+        image = image._replace(scale=image.scale / (n * mean))
+    if target_mean:
+        target = target._replace(scale=target.scale / (n * target_mean))
     for block in image.blocks():
         p, q = image.unit(block), target.unit(block)
-        if not moments.mean:
+        if not mean:
             p[:] = 1 / n
-        if not moments.target_mean:
+        if not target_mean:
             q[:] = 1 / n
         shared += np.minimum(p, q).sum()
         p += EPSILON
@@ -117,7 +109,7 @@ def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
     return float(min(shared, 1.0)), float(divergence)
 
 
-def _with_density(saliency: np.ndarray, density: np.ndarray) -> tuple[Map, Map, _Moments]:
+def _with_density(saliency: np.ndarray, density: np.ndarray) -> tuple[Map, Map, tuple[float, ...]]:
     image, target = read_map(saliency), _read_density(density, np.shape(saliency))
     return image, target, _moments(image, target)
 

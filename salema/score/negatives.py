@@ -15,7 +15,7 @@ import numpy as np
 
 from salema.data.gaze import Size, inside
 
-Cells = tuple[np.ndarray] | tuple[np.ndarray, np.ndarray]  # `Negatives.cells`, and `starts`
+Cells = tuple[np.ndarray, ...]  # `Negatives.cells`, and `starts` or nothing
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:

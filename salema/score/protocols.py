@@ -71,10 +71,6 @@ class Protocol:
     # mean over all frames, or over that many drawn at random.
     frame_limit: int | None = None
 
-    def frames(self, n_frames: int) -> range:
-        """The frames of a clip that are scored."""
-        return range(0, n_frames, self.every)
-
     def negatives(self, pool: Pool, clip: str, seed: int = 0) -> Negatives:
         """The negatives of one clip in s-AUC."""
         grid = self.grid(pool.size[clip])
@@ -110,16 +106,14 @@ class Protocol:
         read_map(saliency)
         if density is not None and np.shape(density) != size:
             raise ValueError(f"density {np.shape(density)} and clip {size} must have one size")
-        if negatives is not None and negatives.grid != grid:
+        negatives = negatives or Negatives("", 0, grid, np.zeros(0, np.int32))
+        if negatives.grid != grid:
             raise ValueError(f"negatives on {negatives.grid}, but this clip's grid is {grid}")
         if not len(fixations):
             return None
         density = density if density is not None and np.any(density) else None
-        clip, seed, others = "", 0, None
-        if negatives is not None:
-            clip, seed, others = negatives.clip, negatives.seed, negatives.at(frame)
-        others = others if others is not None and len(others) else None
-        random = generator(seed, self.name, clip, frame)
+        others = negatives.at(frame) if len(negatives.at(frame)) else None
+        random = generator(negatives.seed, self.name, negatives.clip, frame)
         kind = np.float32 if saliency.dtype == np.float32 else np.float64
         saliency = np.ascontiguousarray(saliency, kind)
         found = self.measure(_Frame(saliency, fixations, density, size, grid, others, random))
