@@ -158,9 +158,7 @@ def rows(scores: Iterable[Scores]) -> dict[str, dict]:
     return {score.clip: score.row() for score in scores}
 
 
-def summary(
-    scores: Sequence[Scores], protocol: str, resamples: int = 10_000, seed: int = 0
-) -> dict:
+def summary(scores: list[Scores], protocol: str, resamples: int = 10_000, seed: int = 0) -> dict:
     """Means with 95 % bootstrap intervals over clips, and the counts.
 
     Keys: clips, frames, skipped, seen, protocol, and for each metric `m`: m, m_low, m_high.
@@ -172,8 +170,7 @@ def summary(
     for key, mean in rules.aggregate({s.clip: s.frames for s in scores}, seed).items():
         used = [(row[key], row["frames"]) for row in clips if row[key] is not None]
         values, frames = np.array(used).T
-        weights = None if rules.frame_limit is None else frames
-        _, low, high = bootstrap(values, resamples, seed, weights)
+        _, low, high = bootstrap(values, resamples, seed, frames if rules.frame_limit else None)
         result |= {key: mean, f"{key}_low": low, f"{key}_high": high}
     return result
 
@@ -181,10 +178,8 @@ def summary(
 def table(result: dict, title: str) -> str:
     """A summary as lines of text."""
     mark = f", {result['seen']} SEEN IN TRAINING" if result["seen"] else ""
-    scored = f"{result['clips']} clips, {result['frames']} frames scored"
-    lines = [
-        f"{title}: {scored}, {result['skipped']} without gaze{mark}; 95 % bootstrap over clips"
-    ]
+    frames = f"{result['frames']} frames scored, {result['skipped']} without gaze{mark}"
+    lines = [f"{title}: {result['clips']} clips, {frames}; 95 % bootstrap over clips"]
     for key in METRICS:
         if key in result:
             low, high = result[f"{key}_low"], result[f"{key}_high"]
@@ -248,12 +243,11 @@ def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]
         cells = {renamed.get(column, column): cell for column, cell in row.items() if cell}
         where = f"{path}, clip {row['clip']}"
         try:
-            found = {key: float(cells[key]) for key in METRICS if key in cells}
+            scores[row["clip"]] = {key: float(cells[key]) for key in METRICS if key in cells}
         except ValueError as error:
             raise SalemaError(f"{where}: {error} (fix that row)") from error
-        if not all(map(math.isfinite, found.values())):
+        if not all(map(math.isfinite, scores[row["clip"]].values())):
             raise SalemaError(f"{where}: a score is not finite (fix that row)")
-        scores[row["clip"]] = found
     if not set(clips) & set(scores):
         raise SalemaError(f"{path} and these maps share no clip (compare the same data set)")
     return scores
@@ -267,21 +261,18 @@ def seen_by(weights: Path | None, maps: Path | None = None) -> dict[str, list[st
     files = [] if maps is None else sorted(maps.glob("*_predictions.json"))
     seen = {}
     for path in [weights, *files] if weights else files:
-        for dataset, clips in _training_clips(path).items():
-            seen.setdefault(dataset, []).extend(clips)
+        try:
+            if path.suffix == ".json":
+                text = path.read_text(encoding="utf-8")
+            else:
+                with safe_open(path, "np") as file:
+                    text = file.metadata()["salema"]
+            for dataset, clips in json.loads(text)["seen"].items():
+                seen.setdefault(dataset, []).extend(clips)
+        except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as e:
+            what = f"no list of training clips in {path}"
+            raise SalemaError(f"{what} (is it a file of ours?)") from e
     return seen
-
-
-def _training_clips(path: Path) -> dict[str, list[str]]:
-    try:
-        if path.suffix == ".json":
-            text = path.read_text(encoding="utf-8")
-        else:
-            with safe_open(path, "np") as file:
-                text = (file.metadata() or {})["salema"]
-        return {dataset: list(clips) for dataset, clips in json.loads(text)["seen"].items()}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SalemaError(f"no list of training clips in {path} (is it a file of ours?)") from error
 
 
 def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:

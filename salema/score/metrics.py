@@ -21,6 +21,8 @@ holds NaN or infinity. No function returns NaN.
 The AUCs are exact (see `roc`). All passes work on blocks that stay in the cache.
 """
 
+from itertools import repeat
+
 import numpy as np
 
 from salema.score.roc import Map, auc, auc_against_rest, read_map
@@ -28,15 +30,18 @@ from salema.score.roc import Map, auc, auc_against_rest, read_map
 EPSILON = 2.2e-16  # added inside `kld`, as in the field's code: the spacing of doubles at 1
 
 
-def _read_density(density: np.ndarray, shape: tuple[int, int]) -> Map:
-    target = read_map(density, "density")
-    if np.shape(density) != shape:
-        raise ValueError(f"density {np.shape(density)} and map {shape} must have one shape")
+def _read(saliency: np.ndarray, density: np.ndarray | None) -> tuple[Map, Map | None]:
+    image = read_map(saliency)
+    if density is None:
+        return image, None
+    target, shapes = read_map(density, "density"), (np.shape(density), np.shape(saliency))
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"density {shapes[0]} and map {shapes[1]} must have one shape")
     if target.low < 0:
         raise ValueError(f"a density must not be negative; this one reaches {target.low:g}")
     if target.low == 0 and target.scale == 0:
         raise ValueError("a density must not be blank; this one is zero everywhere")
-    return target
+    return image, target
 
 
 def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
@@ -63,11 +68,9 @@ def _moments(image: Map, target: Map | None = None) -> tuple[float, ...]:
     Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels).
     """
     sums = np.zeros(5)
-    for block in image.blocks():
-        a = image.unit(block)
+    for a, b in zip(image.units(), target.units() if target else repeat(None), strict=False):
         sums[:2] += a.sum(), a @ a
-        if target is not None:
-            b = target.unit(block)
+        if b is not None:
             sums[2:] += b.sum(), b @ b, a @ b
     x, xx, y, yy, xy = (sums / len(image.values)).tolist()
     return x, xx - x**2, y, yy - y**2, xy - x * y
@@ -95,8 +98,7 @@ def _overlap(image: Map, target: Map, moments: tuple[float, ...]) -> tuple[float
         image = image._replace(scale=image.scale / (n * mean))
     if target_mean:
         target = target._replace(scale=target.scale / (n * target_mean))
-    for block in image.blocks():
-        p, q = image.unit(block), target.unit(block)
+    for p, q in zip(image.units(), target.units(), strict=True):
         if not mean:
             p[:] = 1 / n
         if not target_mean:
@@ -109,19 +111,11 @@ def _overlap(image: Map, target: Map, moments: tuple[float, ...]) -> tuple[float
     return float(min(shared, 1.0)), float(divergence)
 
 
-def _with_density(saliency: np.ndarray, density: np.ndarray) -> tuple[Map, Map, tuple[float, ...]]:
-    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
-    return image, target, _moments(image, target)
-
-
 def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
     """Area under the ROC curve of the fixations against all pixels without a fixation.
 
     The exact area in [0, 1]: 0.5 is chance, higher is better. (The usual trapezoid over n
-    thresholds lies about 1 / (2 n) above it.)
-
-    Raises:
-        ValueError: As stated in the module, or every pixel is fixated.
+    thresholds lies about 1 / (2 n) above it.) ValueError also if every pixel is fixated.
 
     Source: Judd et al., ICCV 2009; Riche et al., ICCV 2013.
     """
@@ -160,7 +154,8 @@ def cc(saliency: np.ndarray, density: np.ndarray) -> float:
 
     Source: Le Meur, Le Callet and Barba, Vision Research 47(19), 2007.
     """
-    return _cc(*_with_density(saliency, density))
+    image, target = _read(saliency, density)
+    return _cc(image, target, _moments(image, target))
 
 
 def sim(saliency: np.ndarray, density: np.ndarray) -> float:
@@ -171,7 +166,8 @@ def sim(saliency: np.ndarray, density: np.ndarray) -> float:
 
     Source: Judd, Durand and Torralba, MIT technical report 2012-001.
     """
-    return _overlap(*_with_density(saliency, density))[0]
+    image, target = _read(saliency, density)
+    return _overlap(image, target, _moments(image, target))[0]
 
 
 def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
@@ -189,7 +185,7 @@ def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> fl
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
     """
-    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
+    image, target = _read(saliency, density)
     if not minmax:
         if image.low < 0:
             raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
@@ -215,9 +211,8 @@ def score_frame(
     negatives leaves out auc_shuffled. ValueError as stated in the module, or if every pixel is
     fixated.
     """
-    image, shape = read_map(saliency), np.shape(saliency)
+    (image, target), shape = _read(saliency, density), np.shape(saliency)
     places = _places(fixations, shape, "fixations")
-    target = None if density is None else _read_density(density, shape)
     moments = _moments(image, target)
     scores = {"auc_judd": auc_against_rest(image, places)}
     if negatives is not None:

@@ -1,21 +1,13 @@
 """Definitions of the metrics by name: one map gets a different score under each protocol.
 
-| | `exact` | `dhf1k` | `salema2019` | `hevc33-peer` |
-|---|---|---|---|---|
-| grid | the clip | the clip | half the clip | longest side 320 |
-| map to the grid | linear | bicubic | linear, halved, 8-bit | area or linear |
-| fixations | pixels | pixels | pixels | one by one |
-| AUC-J | ranks | trapezoid, jitter | trapezoid, jitter | ranks |
-| s-AUC | ranks | 100 splits, steps of 0.1 | 100 splits, steps of 0.1 | ranks |
-| negatives | 10,000 fixations | 10 frames for each | 40 (shots: 10) frames | all fixations |
-| NSS deviation | population | N - 1 | population | population |
-| density | official | official | official, halved | blurred here |
-| KLD | after min-max | after min-max | after min-max | without min-max |
-| frames | all | all | all | every 5th |
-| mean over | frames, then clips | 50,000 frames at most | frames, then clips | frames, then clips |
+    exact        our own: exact areas under the ROC curve at the clip's own size
+    dhf1k        the MATLAB code of the DHF1K benchmark
+    salema2019   the Python code of SalEMA's authors
+    hevc33-peer  the published scores of other models on HEVC33
 
-`negatives` describes the negatives in full. `Protocol.negatives` draws those of one clip (they
-are small: send them to a worker); `Protocol.score` scores one frame.
+A table in `docs/scoring.md` compares them line by line, and `negatives` describes the negatives.
+`Protocol.negatives` draws those of one clip (they are small: send them to a worker);
+`Protocol.score` scores one frame.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -97,8 +89,7 @@ class Protocol:
             negatives: Those of this clip under this protocol; without any, no auc_shuffled.
             frame: Number of the frame in the clip, from 0.
 
-        Raises:
-            ValueError: The map is not finite, or sizes do not fit.
+        ValueError if the map is not finite, or if sizes do not fit.
         """
         size, saliency = (int(size[0]), int(size[1])), np.asarray(saliency)
         fixations, grid = np.asarray(fixations, np.float64), self.grid(size)

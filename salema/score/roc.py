@@ -5,6 +5,7 @@ map: pixels are counted in bins, and only those that share a bin with a fixation
 All passes work on blocks that stay in the processor's cache.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,16 +21,17 @@ class Map(NamedTuple):
     low: float
     scale: float
 
-    def unit(self, block: slice) -> np.ndarray:
-        """A part of the map, min-max scaled to double precision."""
-        unit = self.values[block].astype(np.float64)
-        unit -= self.low
-        unit *= self.scale
-        return unit
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The values in parts that fit into the cache."""
+        return (self.values[at : at + _BLOCK] for at in range(0, len(self.values), _BLOCK))
 
-    def blocks(self) -> list[slice]:
-        """Slices that cover the whole map."""
-        return [slice(at, at + _BLOCK) for at in range(0, len(self.values), _BLOCK)]
+    def units(self) -> Iterator[np.ndarray]:
+        """The same parts, min-max scaled to double precision; the caller may overwrite them."""
+        for block in self.blocks():
+            unit = block.astype(np.float64)
+            unit -= self.low
+            unit *= self.scale
+            yield unit
 
 
 def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
@@ -73,8 +75,7 @@ def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndar
     shared = np.zeros(_BINS, dtype=bool)
     shared[marks] = True
     counts, close = np.zeros(_BINS, dtype=np.int64), []
-    for block in image.blocks():
-        values = image.values[block]
+    for values in image.blocks():
         bins = _bins(values, image)
         counts += np.bincount(bins, minlength=_BINS)
         close.append(values[shared.take(bins)])
