@@ -30,7 +30,6 @@ from salema.score.negatives import Negatives, Pool, generator
 from salema.score.protocols import METRICS, Protocol
 from salema.score.statistics import bootstrap, paired_bootstrap
 
-NAMES = dict(zip(METRICS, ("AUC-J", "s-AUC", "NSS", "CC", "SIM", "KLD"), strict=True))
 COMPARED = 400  # approximate number of frames per set on which protocols are compared
 COLUMNS = ("dataset", "clip", "frames", "skipped", "seen", *METRICS)
 Frame = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]  # index, map, fixations, density
@@ -121,7 +120,7 @@ def score_clips(
     Args:
         clips: Clips of one set; their fixations are each other's negatives in s-AUC.
         maps: Where the maps come from.
-        protocol: See `salema.score.protocols`.
+        protocol: One of `protocols.NAMES`.
         every: Score each n-th of the frames that the protocol takes, at least 1.
         seed: Seed of every draw.
         seen: Data set -> clips that the weights were trained on.
@@ -183,7 +182,7 @@ def table(result: dict, title: str) -> str:
     for key in METRICS:
         if key in result:
             low, high = result[f"{key}_low"], result[f"{key}_high"]
-            lines.append(f"  {NAMES[key]:6} {result[key]:7.4f}  [{low:.4f}, {high:.4f}]")
+            lines.append(f"  {METRICS[key]:6} {result[key]:7.4f}  [{low:.4f}, {high:.4f}]")
     return "\n".join(lines)
 
 
@@ -197,7 +196,7 @@ def differences(rows: dict[str, dict], other: dict[str, dict], resamples: int = 
         if len(pairs):
             mean, low, high = paired_bootstrap(*pairs.T, resamples)
             sure = "" if low <= 0 <= high else "  *"
-            lines.append(f"  {NAMES[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
+            lines.append(f"  {METRICS[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
     return "\n".join([*lines, "  * the interval does not contain 0"])
 
 

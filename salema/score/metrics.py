@@ -174,14 +174,9 @@ def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> fl
     """Kullback-Leibler divergence of map p from density q: sum of q log(q / p), in nats.
 
     Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36. It is 0 for
-    equal distributions, lower is better; chance is above 0.
-
-    Args:
-        saliency: (H, W), any real scale.
-        density: (H, W) >= 0.
-        minmax: Scale both to [0, 1] before they are divided by their sums, as `sim` does,
-            so that only the shape of the map matters. False divides them by their sums
-            as they are, for models that predict a probability; then a negative map is an error.
+    equal distributions, lower is better; chance is above 0. `minmax` scales both to [0, 1] before
+    they are divided by their sums, as `sim` does, so that only the shape of the map matters. False
+    divides them as they are, for models that predict a probability; then a map must be >= 0.
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
     """

@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from salema.data.gaze import Size, inside
+from salema.media.image import fit
 
-Cells = tuple[np.ndarray, ...]  # `Negatives.cells`, and `starts` or nothing
+Cells = list[np.ndarray]  # flat indices of a grid: one array for all frames of a clip, or one each
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
@@ -96,19 +97,16 @@ class Pool:
 
 @dataclass(frozen=True)
 class Negatives:
-    """The negatives of one clip: flat indices of `grid`; `starts` gives each frame its own."""
+    """The negatives of one clip."""
 
     clip: str
     seed: int
     grid: Size
-    cells: np.ndarray
-    starts: np.ndarray | None = None
+    cells: Cells  # indices of `grid`
 
     def at(self, frame: int) -> np.ndarray:
         """(M,) flat indices for one frame of the clip; M may be 0."""
-        if self.starts is None:
-            return self.cells
-        return self.cells[self.starts[frame] : self.starts[frame + 1]]
+        return self.cells[frame if len(self.cells) > 1 else 0]
 
 
 def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
@@ -117,17 +115,17 @@ def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generato
     n_others = len(pool.points) - (own.stop - own.start)
     rows = random.choice(n_others, min(10_000, n_others), replace=False)
     rows[rows >= own.start] += own.stop - own.start
-    return (pool.cells(rows, grid),)
+    return [pool.cells(rows, grid)]
 
 
 def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
     """`dhf1k`: for each frame, the fixated pixels of 10 frames of any clip, its own too."""
-    parts = [np.zeros(0, np.int32)]
+    cells = []
     for _ in pool.frames[clip]:
         frames = random.choice(len(pool), min(10, len(pool)), replace=False)
         rows = np.concatenate([pool.rows(frame) for frame in frames])
-        parts.append(np.unique(pool.cells(rows, grid)))
-    return np.concatenate(parts), np.cumsum([len(part) for part in parts])
+        cells.append(np.unique(pool.cells(rows, grid)))
+    return cells
 
 
 def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, clips: int) -> Cells:
@@ -141,15 +139,13 @@ def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, c
         rows = pool.rows(frames[random.integers(len(frames))])
         points = np.zeros(shape, np.float32)
         points.flat[pool.cells(rows, shape)] = 255
-        if shape != size:
-            points = cv2.resize(points, size[::-1], interpolation=cv2.INTER_AREA)
-        total += points
+        total += fit(points, size)  # by area
     mean = (total / max(1, len(chosen))).astype(np.uint8)
-    return (np.flatnonzero(halve(mean)).astype(np.int32),)
+    return [np.flatnonzero(halve(mean)).astype(np.int32)]
 
 
 def draw_once(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
     """`hevc33-peer`: every fixation of every other clip, once for all frames it covers."""
     onsets = pool.onsets.copy()
     onsets[pool.own(clip)] = False
-    return (pool.cells(np.flatnonzero(onsets), grid),)
+    return [pool.cells(np.flatnonzero(onsets), grid)]

@@ -28,7 +28,8 @@ from salema.score.negatives import Cells, Negatives, Pool, generator, halve, to_
 from salema.score.roc import auc_splits, auc_trapezoid, read_map
 
 NAMES = ("exact", "dhf1k", "salema2019", "hevc33-peer")
-METRICS = ("auc_judd", "auc_shuffled", "nss", "cc", "sim", "kld")
+METRICS = {"auc_judd": "AUC-J", "auc_shuffled": "s-AUC"}  # key -> name in tables
+METRICS |= {"nss": "NSS", "cc": "CC", "sim": "SIM", "kld": "KLD"}
 Scores = dict[str, float]
 
 
@@ -66,8 +67,8 @@ class Protocol:
     def negatives(self, pool: Pool, clip: str, seed: int = 0) -> Negatives:
         """The negatives of one clip in s-AUC."""
         grid = self.grid(pool.size[clip])
-        drawn = self.draw(pool, clip, grid, generator(seed, self.name, clip))
-        return Negatives(clip, seed, grid, *drawn)
+        random = generator(seed, self.name, clip)
+        return Negatives(clip, seed, grid, self.draw(pool, clip, grid, random))
 
     def score(
         self,
@@ -80,16 +81,11 @@ class Protocol:
     ) -> Scores | None:
         """The metrics of one frame; None for a frame without fixations.
 
-        Args:
-            saliency: (h, w), any size and scale.
-            fixations: (N, 3) x, y in pixels of the clip, observer.
-            density: (H, W) >= 0. Without it, or with a blank one, there is no cc, sim and kld
-                (`hevc33-peer` makes its own).
-            size: (H, W) of the clip.
-            negatives: Those of this clip under this protocol; without any, no auc_shuffled.
-            frame: Number of the frame in the clip, from 0.
-
-        ValueError if the map is not finite, or if sizes do not fit.
+        `saliency` is (h, w) of any size and scale, `size` is (H, W) of the clip, `fixations` are
+        (N, 3) x, y in pixels and observer, `density` is (H, W) >= 0, and `frame` counts from 0.
+        There is no auc_shuffled without negatives, and no cc, sim and kld without a density or
+        with a blank one (`hevc33-peer` makes its own). ValueError if the map is not finite, or if
+        sizes do not fit.
         """
         size, saliency = (int(size[0]), int(size[1])), np.asarray(saliency)
         fixations, grid = np.asarray(fixations, np.float64), self.grid(size)
@@ -97,7 +93,7 @@ class Protocol:
         read_map(saliency)
         if density is not None and np.shape(density) != size:
             raise ValueError(f"density {np.shape(density)} and clip {size} must have one size")
-        negatives = negatives or Negatives("", 0, grid, np.zeros(0, np.int32))
+        negatives = negatives or Negatives("", 0, grid, [np.zeros(0, np.int32)])
         if negatives.grid != grid:
             raise ValueError(f"negatives on {negatives.grid}, but this clip's grid is {grid}")
         if not len(fixations):
@@ -182,10 +178,8 @@ def _bicubic(length: int, target: int) -> np.ndarray:
     weights = np.where(x <= 1, near, np.where(x < 2, far, 0))
     weights /= weights.sum(axis=1, keepdims=True)
     taps %= 2 * length
-    matrix = np.zeros((target, length))
-    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
-    np.add.at(matrix, (rows, np.minimum(taps, 2 * length - 1 - taps)), weights)
-    return matrix
+    cells = np.arange(target)[:, None] * length + np.minimum(taps, 2 * length - 1 - taps)
+    return np.bincount(cells.ravel(), weights.ravel(), target * length).reshape(target, length)
 
 
 def _dhf1k(frame: _Frame) -> Scores:

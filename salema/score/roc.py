@@ -86,7 +86,7 @@ def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Probability that one of (N,) positives is above one of (M,) negatives; a tie is a half.
+    """Probability that one of (N,) positives is above one of (M,) negatives; a tie counts half.
 
     Source: Mann and Whitney, Annals of Mathematical Statistics 18(1), 1947.
     """
@@ -132,12 +132,9 @@ def auc_splits(
 ) -> float:
     """The usual s-AUC: thresholds 0, 0.1, 0.2, ... and 100 draws of N negatives each.
 
-    Args:
-        positives: (N,) values of a map in [0, 1].
-        negatives: (M,) values; if M < N, every draw takes all of them.
-        random: Makes the draws.
-        last: Whether a threshold equal to the largest drawn value is used (a range in
-            MATLAB includes its end, in Python it does not).
+    `positives` are (N,) and `negatives` (M,) values of a map in [0, 1]; if M < N, every draw takes
+    all of them. With `last`, a threshold equal to the largest drawn value is used: a range in
+    MATLAB includes its end, in Python it does not.
     """
     draws = min(len(positives), len(negatives))
     order = random.random((100, len(negatives))).argpartition(draws - 1, axis=1)[:, :draws]
