@@ -11,7 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -115,17 +115,11 @@ def score_clips(
     allow_seen: bool = False,
     everyone: Sequence[Clip] | None = None,
 ) -> list[Scores]:
-    """Score clips of one data set on all cores.
+    """Score clips of one data set on all cores: each `every`-th frame that the protocol takes.
 
-    Args:
-        clips: Clips of one set; their fixations are each other's negatives in s-AUC.
-        maps: Where the maps come from.
-        protocol: One of `protocols.NAMES`.
-        every: Score each n-th of the frames that the protocol takes, at least 1.
-        seed: Seed of every draw.
-        seen: Data set -> clips that the weights were trained on.
-        allow_seen: Score those too, and mark them; otherwise they are an error.
-        everyone: All clips of the set, which are the negatives if the protocol says so.
+    `clips` are each other's negatives in s-AUC, or `everyone`, all clips of the set, where the
+    protocol says so. `seen` maps a data set to the clips that the weights were trained on: they
+    are an error, unless `allow_seen` scores and marks them. `seed` is the seed of every draw.
     """
     if every < 1:
         raise SalemaError(f"--every must be at least 1, not {every} (1 scores each frame)")
@@ -221,8 +215,7 @@ def _rounded(row: dict, digits: int) -> dict:
 def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]:
     """A table of one row per clip -> clip -> metric -> score.
 
-    It may come from `write_scores` or from others, with columns auc and sauc. It must have
-    at least one of `clips`.
+    It comes from `write_scores` or from others (columns auc and sauc) and has one of `clips`.
     """
     renamed = {"auc": "auc_judd", "sauc": "auc_shuffled"}
     try:
@@ -318,7 +311,7 @@ def _study(
         if maps.baseline == "human" and not any(clip.has_observers for clip in clips):
             continue
         if maps.baseline == "centre-prior":
-            maps = replace(maps, prior=baselines.centre_prior(params.root, dataset))
+            maps = Maps(baseline=run, prior=baselines.centre_prior(params.root, dataset))
         stride = 1 + sum(clip.n_frames for clip in clips) // frames if frames else 0
         options = {"seed": params.seed, "seen": seen, "allow_seen": allow_seen}
         for name in names:

@@ -40,8 +40,8 @@ def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
     found, of = _places(folder, clip), f"of {clip.dataset} {clip.name} in {folder}"
     if not found:
         names = f"{clip.name}/<frame>.png, {clip.name}.npy or {clip.name}.mkv"
-        fix = f"(expected {names}; --split and --videos choose clips)"
-        raise SalemaError(f"no maps {of} {fix}")
+        fix = f"expected {names}; --split and --videos choose clips"
+        raise SalemaError(f"no maps {of} ({fix})")
     if len(found) > 1:
         both = " and ".join(str(path.relative_to(folder)) for path in found[:2])
         raise SalemaError(f"two sets of maps {of}: {both} (keep one of them)")
@@ -60,7 +60,7 @@ def _stored(folder: Path, clip: Clip) -> Iterator[np.ndarray]:
 def _places(folder: Path, clip: Clip) -> list[Path]:
     """The files and folders that hold the maps of a clip, wherever `salema predict` puts them.
 
-    This is in the folder itself, below the name of the data set (and of its part), below
+    They are in the folder itself, below the name of the data set (and of its part), below
     `<model>_predictions`, or, as in the original, in such a folder inside the clip's own.
     """
     parts = [folder / PARTS[clip.split], folder / clip.dataset / PARTS[clip.split]]

@@ -52,9 +52,8 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
             raise ValueError(f"{name} {where.shape} and map {shape} must have one shape")
         where = np.flatnonzero(where)
     elif where.ndim != 1 or (where.size and where.dtype.kind not in "iu"):
-        raise ValueError(
-            f"{name} must be an (H, W) mask or (N,) flat indices, not {where.dtype} {where.shape}"
-        )
+        found = f"{where.dtype} {where.shape}"
+        raise ValueError(f"{name} must be an (H, W) mask or (N,) flat indices, not {found}")
     elif where.size and not (where.min() >= 0 and where.max() < shape[0] * shape[1]):
         raise ValueError(f"{name} must be flat indices inside the map {shape}")
     if not where.size:

@@ -257,8 +257,7 @@ def _gaussians(length: int) -> np.ndarray:
 def _peer(frame: _Frame) -> Scores:
     """Each fixation counts, also the second in a cell; the density is their blurred sum."""
     shrunk = all(old >= new for old, new in zip(frame.saliency.shape, frame.grid, strict=True))
-    way = cv2.INTER_AREA if shrunk else cv2.INTER_LINEAR
-    saliency = fit(frame.saliency, frame.grid, way)
+    saliency = fit(frame.saliency, frame.grid, cv2.INTER_AREA if shrunk else cv2.INTER_LINEAR)
     cells = frame.cells(frame.grid)
     row, column = np.divmod(cells, frame.grid[1])
     density = _gaussians(frame.grid[0])[:, row] @ _gaussians(frame.grid[1])[column]

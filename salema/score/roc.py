@@ -104,8 +104,7 @@ def auc_against_rest(image: Map, places: np.ndarray) -> float:
         raise ValueError("at least one pixel must be left without a fixation; there is none")
     thresholds, repeats = np.unique(image.values[places], return_counts=True)
     below, ties = count_below(image, thresholds)
-    left = np.searchsorted(fixated, thresholds, side="left")
-    right = np.searchsorted(fixated, thresholds, side="right")
+    left, right = (np.searchsorted(fixated, thresholds, side=side) for side in ("left", "right"))
     wins = (below - left) + (ties - (right - left)) / 2
     return float(repeats @ wins / (len(places) * n_negatives))
 

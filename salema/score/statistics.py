@@ -18,11 +18,9 @@ def bootstrap(
 ) -> Interval:
     """Mean over clips with its 95 % percentile bootstrap interval.
 
-    Args:
-        values: (K,) one finite value per clip. A single clip has an interval without width.
-        n: Number of resamples; each draws K clips with replacement.
-        seed: The same seed gives the same interval.
-        weights: (K,) weight of each clip, above 0; None weights all clips equally.
+    `values` (K,) are finite, one per clip; the interval of a single clip has no width. Each of the
+    `n` resamples draws K clips with replacement, and the same seed gives the same interval.
+    `weights` (K,) are above 0; None weights all clips equally.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
     """
