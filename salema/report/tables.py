@@ -15,7 +15,7 @@ from salema import data
 from salema.files import atomic
 from salema.model.network import SaliencyModel
 from salema.params import Model, Params, Placement
-from salema.report.study import FEW_CLIPS, METRICS, SIGN, Study, time_constant
+from salema.report.study import COUNTS, FEW_CLIPS, METRICS, SIGN, Study, time_constant
 from salema.report.style import ASSETS
 from salema.report.words import answers, describe, grid, interval, notice
 
@@ -31,13 +31,17 @@ def data_sets(study: Study) -> str:
         for split, part in entry["splits"].items():
             clips = list(part["clips"].values())
             frames = sorted(clip["frames"] for clip in clips)
-            row = {"data set": dataset, "split": split}
-            row["used for"] = _uses(study.params, dataset, split)
-            row |= {"clips": len(clips), "in the complete set": part["expected"] or "–"}
-            row |= {"frames": sum(frames)}
-            row["frames a clip"] = f"{frames[0]}–{frames[-1]}" if frames else "–"
-            row["with ground truth"] = sum(clip["annotated"] for clip in clips)
-            row["MB"] = sum(clip["bytes"] for clip in clips) / 1e6
+            row = {
+                "data set": dataset,
+                "split": split,
+                "used for": _uses(study.params, dataset, split),
+                "clips": len(clips),
+                "in the complete set": part["expected"] or "–",
+                "frames": sum(frames),
+                "frames a clip": f"{frames[0]}–{frames[-1]}" if frames else "–",
+                "with ground truth": sum(clip["annotated"] for clip in clips),
+                "MB": sum(clip["bytes"] for clip in clips) / 1e6,
+            }
             rows.append(row)
     return grid(pd.DataFrame(rows), {"MB": ".1f"})
 
@@ -88,8 +92,8 @@ def legend(study: Study) -> str:
     for run in params.runs:
         placement = params.placements.get(run) or Placement(recurrence="none")
         parameters, flop = cost(params.model.model_dump_json(), placement.model_dump_json())
-        rows.append((f"`{run}`", describe(params, run), parameters / 1e6, flop / 1e9))
-        rows[-1] += (times.get(run),)
+        costs = (parameters / 1e6, flop / 1e9, times.get(run))
+        rows.append((f"`{run}`", describe(params, run), *costs))
     rows += [(f"*{name}*", describe(params, name)) for name in params.baselines]
     table = pd.DataFrame(rows, columns=["row", "what it is", *COSTS])
     table = grid(table.astype(dict.fromkeys(COSTS, float)), COSTS)
@@ -108,9 +112,8 @@ def legend(study: Study) -> str:
 def cost(model: str, placement: str) -> tuple[int, int]:
     """Parameters and FLOP for one frame of a network, from shapes alone: nothing is computed.
 
-    FLOP are counted for a frame after the first, so that a memory has something to
-    remember; a multiplication and an addition count as two. Both arguments are JSON, so
-    that the result can be cached.
+    The frame comes after another one, which a memory remembers; a multiplication and an addition
+    count as two FLOP. Both arguments are JSON, so that the result can be cached.
     """
     config = Model.model_validate_json(model)
     with FakeTensorMode(), torch.no_grad():
@@ -123,10 +126,7 @@ def cost(model: str, placement: str) -> tuple[int, int]:
 
 
 def memories(study: Study, rates: list[float]) -> str:
-    """How long each EMA remembers: alpha at the end of training, in frames and in seconds.
-
-    There is a column of seconds for each of the `rates` in frames per second.
-    """
+    """How long each EMA remembers after training, in frames, and in seconds at each frame rate."""
     rows = []
     for run, placement in study.params.placements.items():
         for layer in placement.after if placement.recurrence == "ema" else []:
@@ -157,14 +157,18 @@ def scores(study: Study, dataset: str) -> str:
 
 
 def differences(study: Study, dataset: str) -> str:
-    """The paired differences on one data set; bold where the interval leaves out 0."""
+    """The paired differences on one data set.
+
+    Bold marks an interval that leaves out 0; an arrow marks that the sign-flip test agrees.
+    """
     found = study.differences
     here = found[(found.dataset == dataset) & (found.control != "centre-prior")]
 
     def cell(row) -> str:
+        if row.verdict == "equal":
+            return "the same"
         text = interval(row.difference, row.low, row.high, sign=True)
-        text = "the same" if row.verdict == "equal" else text
-        return f"**{text}**{MARKS[row.verdict]}" if row.verdict in MARKS else text
+        return f"**{text}**{MARKS.get(row.finding, '')}" if row.verdict in MARKS else text
 
     here = here.assign(row="`" + here.run + "`", less="`" + here.control + "`")
     order = list(dict.fromkeys(zip(here.row, here.less, strict=True)))
@@ -207,40 +211,37 @@ def markdown(study: Study) -> str:
     params, every = study.params, study.params.evaluate.every
     judged = study.differences[study.differences.control != "centre-prior"]
     judged = int(judged.verdict.isin(["better", "worse", "open"]).sum())
-    counts = ["clips", "frames", "skipped", "seen"]
     scored = study.scores[study.scores.kind == "run"].groupby(["dataset", "split"], sort=False)
-    scored = scored[counts].max().reset_index()
-    return (
-        (ASSETS / "ablation.md")
-        .read_text(encoding="utf-8")
-        .format(
-            params=params,
-            notice=notice(study),
-            protocols=", ".join(f"`{name}`" for name in study.scores.protocol.unique()),
-            frames="every frame" if every == 1 else f"one in {every} of the frames",
-            tuned=", ".join(params.data.tune),
-            finetuned=", ".join(params.data.finetune),
-            scored=grid(scored.rename(columns={"dataset": "data set", "seen": "seen in training"})),
-            legend=legend(study),
-            answers=answers(study),
-            few=FEW_CLIPS,
-            judged=judged,
-            by_chance=round(judged / 20),
-            sections="\n".join(section(study, dataset) for dataset in params.data.evaluate),
-            published=published(),
-        )
+    scored = scored[[*COUNTS]].max().reset_index()
+    template = (ASSETS / "ablation.md").read_text(encoding="utf-8")
+    return template.format(
+        params=params,
+        notice=notice(study),
+        protocols=", ".join(f"`{name}`" for name in study.scores.protocol.unique()),
+        frames="every frame" if every == 1 else f"one in {every} of the frames",
+        tuned=", ".join(params.data.tune),
+        finetuned=", ".join(params.data.finetune),
+        scored=grid(scored.rename(columns={"dataset": "data set", "seen": "seen in training"})),
+        legend=legend(study),
+        answers=answers(study),
+        few=FEW_CLIPS,
+        judged=judged,
+        by_chance=round(judged / 20),
+        sections="\n".join(section(study, dataset) for dataset in params.data.evaluate),
+        published=published(),
     )
 
 
 def write(study: Study) -> list[Path]:
     """Write `ablation.md`, `ablation.csv` and `bars.csv`, each whole or not at all.
 
-    `ablation.csv` has a row for each data set, run and metric with the difference to its
-    control; `bars.csv` has a row for each run with its means on the data set that clips are
-    trained on, for `dvc plots`. Returns the three paths.
+    `ablation.csv` has a row for each data set, run and metric with the difference to its control
+    and the verdict of the interval; `bars.csv` has the means of each run on the data set that
+    clips are trained on, for `dvc plots`. Returns the three paths.
     """
     params, tidy, found = study.params, study.scores, study.differences
-    found = found[found.control == found.run.map(study.control)].drop(columns="clips")
+    found = found[found.control == found.run.map(study.control)]
+    found = found.drop(columns=["clips", "p", "finding"])
     found = found.rename(columns={"low": "difference_low", "high": "difference_high"})
     long = tidy.merge(found, "left", ["dataset", "run", "metric"])
     long.insert(0, "profile", params.profile)
