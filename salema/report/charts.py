@@ -187,9 +187,7 @@ def clip_grid(study: Study, dataset: str, metric: str = "nss") -> Figure:
 
 @style.look()
 def response(alphas: list[float], frames: int = 40, shown: int = 12) -> Figure:
-    """What an EMA does to time: the weights of past frames, far from the start of a clip, and
-    its response to an object that is visible for `shown` frames.
-    """
+    """What an EMA does: its weights of the past, its response to `shown` frames of an object."""
     figure = style.blank("response", 8.6, 2.7)
     past, flash = figure.subplots(1, 2)
     ages, times = np.arange(frames), np.arange(-4, frames)

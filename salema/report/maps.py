@@ -126,9 +126,7 @@ def _short(name: str) -> str:
 
 @style.look()
 def compare(study: Study, clips: list[Clip], runs: list[str]) -> Figure:
-    """A row for each clip of one set: a late frame (where it may be shown), the observers' map
-    and each run's map, with the run's NSS over the whole clip.
-    """
+    """Late frames (where they may be shown) and maps; below, each run's NSS on the whole clip."""
     scores = study.clip_scores.set_index(["run", "dataset", "clip"])["nss"].to_dict()
     heights, columns = [_aspect(clip) for clip in clips], study.shows_frames + 1 + len(runs)
     cells = _grid(f"maps-{clips[0].dataset}", heights, [1] * columns, 0.19)

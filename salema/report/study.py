@@ -23,7 +23,6 @@ from salema.score.statistics import paired_bootstrap, sign_flip
 NAMES = ("AUC-J", "s-AUC", "NSS", "CC", "SIM", "KLD")
 METRICS = dict(zip(protocols.METRICS, NAMES, strict=True))
 SIGN = dict.fromkeys(METRICS, 1) | {"kld": -1}  # times a difference: positive is better
-COUNTS = ("clips", "frames", "skipped", "seen")
 # With fewer clips, differences that are all of one sign come up by chance more than once in 20.
 FEW_CLIPS = 6
 
@@ -74,7 +73,8 @@ class Study:
         skipped, seen, protocol. A baseline that a data set cannot have is absent.
         """
         folder, rows = self.params.report_folder / "metrics", []
-        files = {run: _json(folder / f"{run}.json", f"scores of {run}") for run in self.rows}
+        counts = ("clips", "frames", "skipped", "seen", "protocol")
+        files = {run: from_json(folder / f"{run}.json", f"scores of {run}") for run in self.rows}
         for (name, split), (run, file) in product(self.params.data.evaluate.items(), files.items()):
             entry = file.get(name) or {}
             kind = "run" if run in self.params.runs else "baseline"
@@ -83,7 +83,7 @@ class Study:
                     row = {"dataset": name, "split": split, "run": run, "kind": kind}
                     row |= {"metric": metric, "mean": entry[metric]}
                     row |= {key: entry[f"{metric}_{key}"] for key in ("low", "high")}
-                    rows.append(row | {key: entry[key] for key in (*COUNTS, "protocol")})
+                    rows.append(row | {key: entry[key] for key in counts})
         if not rows:
             raise SalemaError(f"no scores of {self.params.profile} (run `dvc repro` first)")
         return pd.DataFrame(rows)
@@ -94,7 +94,7 @@ class Study:
         folder = self.params.report_folder / "metrics"
         columns = ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
         tables = [
-            _table(folder / f"{run}.csv", f"scores of {run}", columns).assign(run=run)
+            from_csv(folder / f"{run}.csv", f"scores of {run}", columns).assign(run=run)
             for run in self.rows
         ]
         return pd.concat(tables, ignore_index=True)
@@ -151,24 +151,7 @@ class Study:
     def losses(self) -> dict[str, pd.DataFrame]:
         """The losses of each run, a row an epoch; no row where nothing was trained."""
         paths = {run: self.params.run_folder(run) / "losses.csv" for run in self.params.runs}
-        return {run: _table(path, f"losses of {run}") for run, path in paths.items()}
-
-    @cached_property
-    def manifest(self) -> dict:
-        """What `salema index` found."""
-        return _json(self.params.run_folder("manifest.json"), "manifest")
-
-    @cached_property
-    def protocols(self) -> pd.DataFrame:
-        """The means of one run by every protocol, as `salema protocols` wrote them."""
-        table = _table(self.params.report_folder / "protocols.csv", "scores by protocol")
-        return table.sort_values(["dataset", "protocol"], kind="stable")
-
-    @cached_property
-    def speed(self) -> dict:
-        """What `python -m benchmarks.rows` measured; {} where it has not run."""
-        path = self.params.report_folder / "speed.json"
-        return _json(path, "times") if path.exists() else {}
+        return {run: from_csv(path, f"losses of {run}") for run, path in paths.items()}
 
     def clips(self, dataset: str | None = None, count: int = 1) -> list[Clip]:
         """At most `count` clips of an evaluated split, evenly spread over their names.
@@ -220,12 +203,14 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         raise SalemaError(f"cannot read the {what}: {path} (delete it, `dvc repro`)") from error
 
 
-def _json(path: Path, what: str) -> dict:
+def from_json(path: Path, what: str) -> dict:
+    """A JSON file that a stage left; `what` it holds is for the error."""
     with _reading(path, what):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _table(path: Path, what: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def from_csv(path: Path, what: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A CSV file that a stage left, all or some columns; `what` it holds is for the error."""
     types = {"dataset": str, "clip": str} | dict.fromkeys(METRICS, float)
     with _reading(path, what):
         return pd.read_csv(path, usecols=columns, dtype=types)
