@@ -24,11 +24,7 @@ COLUMNS = 5  # panels side by side
 
 @style.look()
 def losses(study: Study) -> Figure:
-    """Training and validation loss of every run that was trained, a panel for each.
-
-    The placements share one scale; behind each of them is the validation loss of the
-    control in grey.
-    """
+    """Training and validation loss of every trained run; in grey that of a placement's control."""
     tables = {run: table for run, table in study.losses.items() if len(table)}
     if not tables:
         raise SalemaError("no run was trained (see tune and placements in params.yaml)")
@@ -36,18 +32,17 @@ def losses(study: Study) -> Figure:
     placed = [run for run in tables if run not in tuned]
     mosaic = []
     for runs in (tuned, placed):
-        padded = runs + ["."] * (-len(runs) % COLUMNS)
-        mosaic += [padded[k : k + COLUMNS] for k in range(0, len(padded), COLUMNS)]
+        padded = np.array(runs + ["."] * (-len(runs) % COLUMNS))
+        mosaic += padded.reshape(-1, COLUMNS).tolist()
     figure = style.blank("losses", 9.2, 1.65 * len(mosaic))
     panels = figure.subplot_mosaic(mosaic)
     for run, panel in panels.items():
         if run in placed[1:]:
             panel.sharey(panels[placed[0]])
-        if run in placed and run != "static-video" and "static-video" in tables:
+        table, control = tables[run], tables.get("static-video")
+        if run in placed and run != "static-video" and control is not None:
             name = "validation loss of static-video"
-            control = tables["static-video"]
             panel.plot(control.epoch, control.val_loss, color=style.PALE, linewidth=3, label=name)
-        table = tables[run]
         marks = {"marker": "o", "markersize": 3} if len(table) < 10 else {}
         panel.plot(table.epoch, table.train_loss, color=style.SKY, label="training loss", **marks)
         panel.plot(table.epoch, table.val_loss, color=style.BLUE, label="validation loss", **marks)
@@ -63,10 +58,7 @@ def losses(study: Study) -> Figure:
 
 @style.look()
 def alpha(study: Study, fps: float = 30.0) -> Figure:
-    """Alpha of every EMA over training; on the right the seconds that it remembers at `fps`.
-
-    A learned alpha is a line from its start (epoch 0), a fixed one a dotted level.
-    """
+    """Alpha of every EMA over training, learned or fixed (dotted), and its seconds at `fps`."""
     figure = style.blank("alpha", 6.4, 3.0)
     axis, colors, fixed, last = figure.subplots(), iter(style.CYCLE * 9), {}, 1
     for run, placement in study.params.placements.items():
@@ -111,10 +103,8 @@ def alpha(study: Study, fps: float = 30.0) -> Figure:
 def dots(study: Study, dataset: str, paired: bool = False) -> Figure:
     """Means or paired differences with their 95 % intervals, a column for each metric.
 
-    Right is better in every column, because the axis of KLD is turned. Means: the dashed
-    line is the centre prior; the intervals are wide because clips differ, and whether two
-    runs differ is for the paired differences to show. Paired differences: blue is better,
-    red is worse; grey: the interval holds 0, or there are too few clips.
+    Right is better in every column, because the axis of KLD is turned. A dashed line is the centre
+    prior. Paired differences are blue (better) or red (worse) where the interval leaves out 0.
     """
     here, name = _dots(study, paired), "paired" if paired else "scores"
     here = here[here.dataset == dataset]
@@ -141,10 +131,8 @@ def dots(study: Study, dataset: str, paired: bool = False) -> Figure:
     for label, (_, run) in zip(axes[0].get_yticklabels(), ticks.values(), strict=True):
         label.set_fontweight("normal" if run else "bold")
     axes[0].set_ylim(len(lines) - 1.3, -0.6)
-    head = (
-        f"{dataset}, {study.params.data.evaluate[dataset]}, n = {here.clips.max()}: {HEADS[name]}"
-    )
-    figure.suptitle(head, **style.HEAD)
+    head = f"{dataset}, {study.params.data.evaluate[dataset]}, n = {here.clips.max()}"
+    figure.suptitle(f"{head}: {HEADS[name]}", **style.HEAD)
     return figure
 
 
@@ -171,10 +159,7 @@ def _scale(axis: Axes, metric: str) -> None:
 
 @style.look()
 def clip_grid(study: Study, dataset: str, metric: str = "nss") -> Figure:
-    """Each run less its control, clip by clip: where a memory helps, and where it harms.
-
-    Blue is better, red is worse; the colours end at the same distance from 0.
-    """
+    """Each run less its control, clip by clip: blue is better, red is worse."""
     scores = study.clip_scores[study.clip_scores.dataset == dataset]
     scores = scores.pivot(index="run", columns="clip", values=metric)
     pairs = [(run, study.control(run)) for run in study.params.runs]
@@ -202,11 +187,7 @@ def clip_grid(study: Study, dataset: str, metric: str = "nss") -> Figure:
 
 @style.look()
 def response(alphas: list[float], frames: int = 40, shown: int = 12) -> Figure:
-    """What an EMA does to time: the weights of past frames, and its response to a flash.
-
-    Left: the weight of the frame k frames ago in the current average, far from the start of
-    the clip. Right: an object is visible for `shown` frames and then disappears.
-    """
+    """What an EMA does: its weights of the past, its response to `shown` frames of an object."""
     figure = style.blank("response", 8.6, 2.7)
     past, flash = figure.subplots(1, 2)
     ages, times = np.arange(frames), np.arange(-4, frames)
@@ -219,8 +200,8 @@ def response(alphas: list[float], frames: int = 40, shown: int = 12) -> Figure:
         flash.plot(times, np.convolve(visible, weights)[: len(times)], color=color)
     past.set(title="Weight of a past frame", xlabel="frames ago", ylabel="weight")
     past.legend(title="alpha: time constant", alignment="left")
-    flash.set(title="Response to an object that comes and goes", xlabel="frame")
-    flash.set(ylabel="average of the frames")
+    title = "Response to an object that comes and goes"
+    flash.set(title=title, xlabel="frame", ylabel="average of the frames")
     flash.annotate("visible", (shown / 2 - 0.5, 0.03), ha="center", color=style.GREY)
     for axis in (past, flash):
         axis.set_ylim(0, None)

@@ -28,15 +28,13 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # where an object happens to lie in
 def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
     """Run a notebook in the current folder; write it and its page into the report.
 
-    The notebook gets `profile` and `local` as parameters. Times, ids and addresses are
-    removed, so that a second run writes the same bytes; what the notebook prints on stderr
-    goes to ours. If a cell fails, nothing is written and the error names the cell.
+    Times, ids and addresses are removed, so that a second run writes the same bytes. If a cell
+    fails, nothing is written and the error names the cell.
 
     Args:
         notebook: Its name in `notebooks/`, "04_ablation", or a path to it.
         params: The study; only its profile is used.
-        local: Whether to write into `reports/local/<profile>`, with frames that must not
-            get into git.
+        local: See `Study`; with `profile`, a parameter of the notebook.
 
     Returns:
         The page, `reports/<profile>/<name>.html`.
@@ -49,12 +47,12 @@ def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
         raise SalemaError(f"no such file: {path} (run inside a clone)")
     executed = _clean(_run(path, {"profile": params.profile, "local": local}))
     text = ADDRESS.sub("", nbformat.writes(executed, indent=1, sort_keys=True)) + "\n"
-    contents = {".ipynb": text, ".html": _page(nbformat.reads(text, 4), path.stem)}
-    target = Study(params, local).folder / f"{path.stem}.html"
-    for suffix, content in contents.items():
-        with atomic(target.with_suffix(suffix)) as part:
+    page = Study(params, local).folder / f"{path.stem}.html"
+    contents = {page.with_suffix(".ipynb"): text, page: _html(nbformat.reads(text, 4), path.stem)}
+    for target, content in contents.items():
+        with atomic(target) as part:
             part.write_text(content, encoding="utf-8")
-    return target
+    return page
 
 
 def _run(path: Path, parameters: dict[str, str | bool]) -> nbformat.NotebookNode:
@@ -77,17 +75,15 @@ def _clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
-        tags = cell.metadata.get("tags", [])
-        cell.metadata = {"tags": tags} if tags else {}
+        cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     return notebook
 
 
-def _page(notebook: nbformat.NotebookNode, title: str) -> str:
+def _html(notebook: nbformat.NotebookNode, title: str) -> str:
     """One HTML file without scripts and without anything to fetch."""
     hidden = {"exclude_input_prompt": True, "exclude_output_prompt": True}
-    config = Config(CSSHTMLHeaderPreprocessor={"style": "friendly"})  # colours of the code
-    template = str(ASSETS / "page.html.j2")
-    exporter = HTMLExporter(config, template_file=template, exclude_anchor_links=True, **hidden)
+    hidden |= {"exclude_anchor_links": True, "template_file": str(ASSETS / "page.html.j2")}
+    exporter = HTMLExporter(Config(CSSHTMLHeaderPreprocessor={"style": "friendly"}), **hidden)
     return exporter.from_notebook_node(notebook, {"metadata": {"name": title}})[0]

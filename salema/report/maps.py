@@ -30,11 +30,7 @@ def human_at(clip: Clip, frame: int) -> np.ndarray | None:
 
 
 def memory_frames(clip: Clip, count: int = 6) -> list[int]:
-    """Up to `count` frames that have a human map, evenly spread up to the last one.
-
-    A clip of one frame gives that frame. A longer one does not give its first frames, in
-    which a memory knows nothing yet.
-    """
+    """Up to `count` frames with a human map, spread up to the last; not the first of several."""
     places = np.linspace(0, clip.n_frames - 1, count + 1).round().astype(int)[1:]
     return [frame for frame in dict.fromkeys(places.tolist()) if human_at(clip, frame) is not None]
 
@@ -78,20 +74,19 @@ def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         (w, T) mean over the rows of each map, and (T - 1,) mean absolute difference of
         consecutive maps.
     """
-    profile, change, before = [], [], None
+    before = next(maps)
+    profile, change = [before.mean(0)], []
     for now in maps:
         profile.append(now.mean(0))
-        if before is not None:
-            change.append(float(np.abs(now - before).mean()))
+        change.append(float(np.abs(now - before).mean()))
         before = now
     return np.stack(profile, 1), np.array(change)
 
 
 def flicker(study: Study, clips: list[Clip], runs: list[str]) -> str:
-    """How much maps change from frame to frame, as Markdown: rows are runs, columns clips.
+    """Mean absolute difference of consecutive maps in [0, 1], as Markdown: runs by clips.
 
-    The numbers are means of the absolute difference of consecutive maps in [0, 1]; 0 is a
-    still map. Clips of one frame are left out.
+    Clips of one frame are left out.
     """
     moving = [clip for clip in clips if clip.n_frames > 1]
     rows = []
@@ -131,11 +126,7 @@ def _short(name: str) -> str:
 
 @style.look()
 def compare(study: Study, clips: list[Clip], runs: list[str]) -> Figure:
-    """A row for each clip: the frame (where it may be shown), the observers' and each run's map.
-
-    The frame lies in the last third of the clip, so that a memory has had time. The number
-    is the run's NSS over the whole clip. All clips are of one data set.
-    """
+    """Late frames (where they may be shown) and maps; below, each run's NSS on the whole clip."""
     scores = study.clip_scores.set_index(["run", "dataset", "clip"])["nss"].to_dict()
     heights, columns = [_aspect(clip) for clip in clips], study.shows_frames + 1 + len(runs)
     cells = _grid(f"maps-{clips[0].dataset}", heights, [1] * columns, 0.19)
@@ -175,9 +166,7 @@ def filmstrip(study: Study, clip: Clip, runs: list[str], count: int = 6) -> Figu
 def slices(study: Study, clip: Clip, runs: list[str]) -> Figure:
     """One clip as space over time: each map averaged over its rows, one column for each frame.
 
-    The top of a strip is the left edge of the picture, its bottom the right edge. A bright
-    line that stays is something that remains salient; a memory makes lines longer and
-    smoother. Below: how much consecutive maps differ.
+    The top of a strip is the left edge of the picture. Below: how much consecutive maps differ.
     """
     films = {"observers": trace(human_maps(clip, tuple(study.params.model.size)))}
     films |= {run: trace(study.maps(run, clip)) for run in runs}
@@ -201,10 +190,7 @@ def slices(study: Study, clip: Clip, runs: list[str]) -> Figure:
 
 @style.look()
 def examples(study: Study) -> Figure:
-    """A clip of every set that is scored: the frame with its fixations, and their map.
-
-    Where pictures may not be shown, the maps alone.
-    """
+    """A clip of every scored set: the frame (where it may be shown) with fixations, and the map."""
     clips = [clip for name in study.params.data.evaluate for clip in study.clips(name)]
     widths = [1 / _aspect(clip) for clip in clips]
     cells = _grid("examples", [1] * (1 + study.shows_frames), widths, 0.04)

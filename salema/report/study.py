@@ -2,67 +2,48 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from salema import data
 from salema.data import Clip
 from salema.files import SalemaError
-from salema.params import Params, from_dict, read
+from salema.params import Params, read
+from salema.score import protocols
 from salema.score.maps import Maps
-from salema.score.statistics import paired_bootstrap
+from salema.score.statistics import paired_bootstrap, sign_flip
 
-METRICS = {
-    "auc_judd": "AUC-J",
-    "auc_shuffled": "s-AUC",
-    "nss": "NSS",
-    "cc": "CC",
-    "sim": "SIM",
-    "kld": "KLD",
-}
+NAMES = ("AUC-J", "s-AUC", "NSS", "CC", "SIM", "KLD")
+METRICS = dict(zip(protocols.METRICS, NAMES, strict=True))
 SIGN = dict.fromkeys(METRICS, 1) | {"kld": -1}  # times a difference: positive is better
 # With fewer clips, differences that are all of one sign come up by chance more than once in 20.
 FEW_CLIPS = 6
 
-Read = TypeVar("Read")
-
 
 @dataclass(frozen=True)
 class Study:
-    """One profile, with the tables of its results. Each table is read once, on first use.
-
-    Attributes:
-        params: The parameters of the profile.
-        local: Whether the report goes into `reports/local/`, which git ignores, so that it
-            may show frames of any data set.
-    """
+    """One profile, with the tables of its results. Each table is read once, on first use."""
 
     params: Params
-    local: bool = False
+    local: bool = False  # the report goes into `reports/local/` and may show frames of any set
 
     @classmethod
     def open(cls, profile: str | None = None, local: bool = False) -> "Study":
         """The study of `params.yaml` in the current folder; None: the profile that it names."""
-        path = Path("params.yaml")
-        found = read(path)
-        if profile not in (None, found.profile):
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-            found = from_dict({**raw, "profile": profile}, path)
-        return cls(found, local)
+        return cls(read(profile=profile), local)
 
     @property
     def folder(self) -> Path:
         """Where the report goes: `reports/<profile>`, or `reports/local/<profile>`."""
-        name = self.params.profile
-        return Path("reports/local", name) if self.local else self.params.report_folder
+        folder = self.params.report_folder
+        return Path("reports/local", folder.name) if self.local else folder
 
     def figures(self, notebook: str) -> Path:
         """Where the figures of a notebook go."""
@@ -91,8 +72,9 @@ class Study:
         split, run, kind ("run" or "baseline"), metric, mean, low, high, clips, frames,
         skipped, seen, protocol. A baseline that a data set cannot have is absent.
         """
-        files = {run: self._metrics(run, ".json", _json) for run in self.rows}
-        rows, counts = [], ("clips", "frames", "skipped", "seen", "protocol")
+        folder, rows = self.params.report_folder / "metrics", []
+        counts = ("clips", "frames", "skipped", "seen", "protocol")
+        files = {run: from_json(folder / f"{run}.json", f"scores of {run}") for run in self.rows}
         for (name, split), (run, file) in product(self.params.data.evaluate.items(), files.items()):
             entry = file.get(name) or {}
             kind = "run" if run in self.params.runs else "baseline"
@@ -108,8 +90,13 @@ class Study:
 
     @cached_property
     def clip_scores(self) -> pd.DataFrame:
-        """The scores of each clip: columns run, dataset, clip, frames, ..., and the metrics."""
-        tables = [self._metrics(run, ".csv", _clip_table).assign(run=run) for run in self.rows]
+        """The scores of each clip: columns dataset, clip, frames, ..., the metrics, and run."""
+        folder = self.params.report_folder / "metrics"
+        columns = ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
+        tables = [
+            from_csv(folder / f"{run}.csv", f"scores of {run}", columns).assign(run=run)
+            for run in self.rows
+        ]
         return pd.concat(tables, ignore_index=True)
 
     @cached_property
@@ -136,56 +123,35 @@ class Study:
         return control if control in self.params.runs and run != control else None
 
     def compare(self, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-        """Differences over the same clips with their 95 % bootstrap intervals.
+        """Differences of pairs (run, control) over the same clips.
 
-        `pairs` are (run, what it is compared with). The columns are dataset, run, control,
-        metric, difference, low, high, clips, verdict: "better" or "worse" where the interval
-        leaves out 0, "open" where it holds 0, "equal" where the scores of every clip are the
-        same, "few" where fewer than `FEW_CLIPS` clips have both scores.
+        Columns: dataset, run, control, metric, difference, low, high (its 95 % bootstrap
+        interval), clips, verdict, p (of the sign-flip test over the clips), finding.
+        The verdict is "better" or "worse" where the interval leaves out 0, "open" where it
+        holds 0, "equal" where the scores of every clip are the same, "few" where fewer than
+        `FEW_CLIPS` clips have both scores. The finding is the verdict, but "open" where the
+        interval leaves out 0 and p is 0.05 or more.
         """
         scores = dict(list(self.clip_scores.set_index("clip").groupby(["run", "dataset"])))
-        rows, settings = [], (self.params.evaluate.resamples, self.params.seed)
+        rows, seed = [], self.params.seed
         for name, (run, control), metric in product(self.params.data.evaluate, pairs, METRICS):
             if not {(run, name), (control, name)} <= scores.keys():
                 continue
             both = [scores[row, name][metric] for row in (run, control)]
-            values = pd.concat(both, axis=1, join="inner").dropna().to_numpy()
-            if len(values):
-                bounds = paired_bootstrap(*values.T, *settings)
-                verdict = _verdict(metric, values, bounds.low, bounds.high)
-                rows.append((name, run, control, metric, *bounds, len(values), verdict))
+            a, b = values = pd.concat(both, axis=1, join="inner").dropna().to_numpy().T
+            if values.size:
+                bounds = paired_bootstrap(a, b, self.params.evaluate.resamples, seed)
+                verdict, p = _verdict(metric, values, *bounds[1:]), sign_flip(a, b, seed)
+                finding = "open" if verdict in ("better", "worse") and p >= 0.05 else verdict
+                rows.append((name, run, control, metric, *bounds, len(a), verdict, p, finding))
         columns = ["dataset", "run", "control", "metric", "difference", "low", "high", "clips"]
-        return pd.DataFrame(rows, columns=[*columns, "verdict"])
+        return pd.DataFrame(rows, columns=[*columns, "verdict", "p", "finding"])
 
     @cached_property
     def losses(self) -> dict[str, pd.DataFrame]:
         """The losses of each run, a row an epoch; no row where nothing was trained."""
         paths = {run: self.params.run_folder(run) / "losses.csv" for run in self.params.runs}
-        return {run: _read(path, pd.read_csv, f"losses of {run}") for run, path in paths.items()}
-
-    @cached_property
-    def manifest(self) -> dict:
-        """What `salema index` found."""
-        return _read(self.params.run_folder("manifest.json"), _json, "manifest")
-
-    @cached_property
-    def protocols(self) -> pd.DataFrame:
-        """The means of one run by every protocol, as `salema protocols` wrote them."""
-        table = _read(
-            self.params.report_folder / "protocols.csv", pd.read_csv, "scores by protocol"
-        )
-        return table.sort_values(["dataset", "protocol"], kind="stable")
-
-    @cached_property
-    def speed(self) -> dict:
-        """What `python -m benchmarks.rows` measured; {} where it has not run."""
-        path = self.params.report_folder / "speed.json"
-        return _read(path, _json, "times") if path.exists() else {}
-
-    def _metrics(self, run: str, suffix: str, reader: Callable[[Path], Read]) -> Read:
-        return _read(
-            self.params.report_folder / "metrics" / f"{run}{suffix}", reader, f"scores of {run}"
-        )
+        return {run: from_csv(path, f"losses of {run}") for run, path in paths.items()}
 
     def clips(self, dataset: str | None = None, count: int = 1) -> list[Clip]:
         """At most `count` clips of an evaluated split, evenly spread over their names.
@@ -207,9 +173,7 @@ class Study:
 def time_constant(alpha: float, fps: float = 1.0) -> float:
     """Seconds in which the weight of a frame falls to 1/e; in frames for `fps` 1.
 
-    Args:
-        alpha: Weight of the newest frame, in (0, 1]; 1 has no memory: 0.0 seconds.
-        fps: Frames per second.
+    `alpha` is the weight of the newest frame, in (0, 1]; 1 has no memory: 0.0 seconds.
 
     Raises:
         ValueError: alpha is outside (0, 1].
@@ -220,29 +184,33 @@ def time_constant(alpha: float, fps: float = 1.0) -> float:
 
 
 def _verdict(metric: str, values: np.ndarray, low: float, high: float) -> str:
-    if (values[:, 0] == values[:, 1]).all():
+    if (values[0] == values[1]).all():
         return "equal"
-    if len(values) < FEW_CLIPS:
+    if values.shape[1] < FEW_CLIPS:
         return "few"
     if low <= 0 <= high:
         return "open"
     return "better" if low * SIGN[metric] > 0 else "worse"
 
 
-def _read(path: Path, reader: Callable[[Path], Read], what: str) -> Read:
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
     try:
-        return reader(path)
+        yield
     except FileNotFoundError as error:
         raise SalemaError(f"no {what}: {path} (run `dvc repro` first)") from error
-    except (OSError, ValueError, KeyError) as error:  # what json and pandas raise, too
+    except (OSError, ValueError) as error:  # what json and pandas raise, too
         raise SalemaError(f"cannot read the {what}: {path} (delete it, `dvc repro`)") from error
 
 
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+def from_json(path: Path, what: str) -> dict:
+    """A JSON file that a stage left; `what` it holds is for the error."""
+    with _reading(path, what):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _clip_table(path: Path) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype={"dataset": str, "clip": str})
-    table = table[["dataset", "clip", "frames", "skipped", "seen", *METRICS]]
-    return table.astype(dict.fromkeys(METRICS, float))
+def from_csv(path: Path, what: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A CSV file that a stage left, all or some columns; `what` it holds is for the error."""
+    types = {"dataset": str, "clip": str} | dict.fromkeys(METRICS, float)
+    with _reading(path, what):
+        return pd.read_csv(path, usecols=columns, dtype=types)

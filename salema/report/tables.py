@@ -1,5 +1,6 @@
 """The tables of the report as Markdown, and `ablation.md`, `ablation.csv` and `bars.csv`."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from itertools import islice
@@ -15,7 +16,7 @@ from salema import data
 from salema.files import atomic
 from salema.model.network import SaliencyModel
 from salema.params import Model, Params, Placement
-from salema.report.study import FEW_CLIPS, METRICS, SIGN, Study, time_constant
+from salema.report.study import FEW_CLIPS, METRICS, SIGN, Study, from_csv, from_json, time_constant
 from salema.report.style import ASSETS
 from salema.report.words import answers, describe, grid, interval, notice
 
@@ -25,21 +26,21 @@ COSTS = {"M parameters": ".2f", "GFLOP a frame": ".2f", "ms a frame": ".1f"}
 
 
 def data_sets(study: Study) -> str:
-    """A row for each data set and split of the manifest, and which stage uses it."""
+    """A row for each data set and split that `salema index` found, and which stage uses it."""
     rows = []
-    for dataset, entry in study.manifest["sets"].items():
+    manifest = from_json(study.params.run_folder("manifest.json"), "manifest")
+    for dataset, entry in manifest["sets"].items():
         for split, part in entry["splits"].items():
             clips = list(part["clips"].values())
             frames = sorted(clip["frames"] for clip in clips)
-            row = {"data set": dataset, "split": split}
-            row["used for"] = _uses(study.params, dataset, split)
-            row |= {"clips": len(clips), "in the complete set": part["expected"] or "–"}
-            row |= {"frames": sum(frames)}
-            row["frames a clip"] = f"{frames[0]}–{frames[-1]}" if frames else "–"
-            row["with ground truth"] = sum(clip["annotated"] for clip in clips)
-            row["MB"] = sum(clip["bytes"] for clip in clips) / 1e6
-            rows.append(row)
-    return grid(pd.DataFrame(rows), {"MB": ".1f"})
+            span = f"{frames[0]}–{frames[-1]}" if frames else "–"
+            row = (dataset, split, _uses(study.params, dataset, split), len(clips))
+            row += (part["expected"] or "–", sum(frames), span)
+            row += (sum(clip["annotated"] for clip in clips),)
+            rows.append((*row, sum(clip["bytes"] for clip in clips) / 1e6))
+    columns = ["data set", "split", "used for", "clips", "in the complete set", "frames"]
+    columns += ["frames a clip", "with ground truth", "MB"]
+    return grid(pd.DataFrame(rows, columns=columns), {"MB": ".1f"})
 
 
 def _uses(params: Params, dataset: str, split: str) -> str:
@@ -67,7 +68,7 @@ def observers(study: Study, clips: int = 20) -> str:
                 people |= set(points[:, 2])
         rates = sorted({clip.fps for clip in chosen if clip.fps})
         sizes = {clip.size for clip in chosen}
-        height, width = max(sizes, key=lambda size: size[0] * size[1])
+        height, width = max(sizes, key=math.prod)
         row = {"data set": dataset}
         row["observers"] = len(people) if chosen[0].has_observers else "merged"
         row["fixations a frame"] = np.mean(counts) if counts else np.nan
@@ -79,22 +80,18 @@ def observers(study: Study, clips: int = 20) -> str:
 
 
 def legend(study: Study) -> str:
-    """What each row is and what it costs.
-
-    Milliseconds differ from run to run, so they come from `speed.json` where
-    `python -m benchmarks.rows` has written it.
-    """
-    params, times, rows = study.params, study.speed.get("ms", {}), []
+    """What each row is and what it costs; milliseconds where `benchmarks.rows` measured them."""
+    params, rows, path = study.params, [], study.params.report_folder / "speed.json"
+    speed = from_json(path, "times") if path.exists() else {"ms": {}}
     for run in params.runs:
         placement = params.placements.get(run) or Placement(recurrence="none")
         parameters, flop = cost(params.model.model_dump_json(), placement.model_dump_json())
-        rows.append((f"`{run}`", describe(params, run), parameters / 1e6, flop / 1e9))
-        rows[-1] += (times.get(run),)
+        costs = (parameters / 1e6, flop / 1e9, speed["ms"].get(run))
+        rows.append((f"`{run}`", describe(params, run), *costs))
     rows += [(f"*{name}*", describe(params, name)) for name in params.baselines]
     table = pd.DataFrame(rows, columns=["row", "what it is", *COSTS])
     table = grid(table.astype(dict.fromkeys(COSTS, float)), COSTS)
-    machine = study.speed.get("machine")
-    if not machine:
+    if not (machine := speed.get("machine")):
         return table
     return (
         f"{table}\n\nms a frame: median of {machine['rounds']} rounds, rows in turn, in "
@@ -108,9 +105,8 @@ def legend(study: Study) -> str:
 def cost(model: str, placement: str) -> tuple[int, int]:
     """Parameters and FLOP for one frame of a network, from shapes alone: nothing is computed.
 
-    FLOP are counted for a frame after the first, so that a memory has something to
-    remember; a multiplication and an addition count as two. Both arguments are JSON, so
-    that the result can be cached.
+    The frame comes after another one, which a memory remembers; a multiplication and an addition
+    count as two FLOP. Both arguments are JSON, so that the result can be cached.
     """
     config = Model.model_validate_json(model)
     with FakeTensorMode(), torch.no_grad():
@@ -123,10 +119,7 @@ def cost(model: str, placement: str) -> tuple[int, int]:
 
 
 def memories(study: Study, rates: list[float]) -> str:
-    """How long each EMA remembers: alpha at the end of training, in frames and in seconds.
-
-    There is a column of seconds for each of the `rates` in frames per second.
-    """
+    """How long each EMA remembers after training, in frames, and in seconds at each frame rate."""
     rows = []
     for run, placement in study.params.placements.items():
         for layer in placement.after if placement.recurrence == "ema" else []:
@@ -157,14 +150,18 @@ def scores(study: Study, dataset: str) -> str:
 
 
 def differences(study: Study, dataset: str) -> str:
-    """The paired differences on one data set; bold where the interval leaves out 0."""
+    """The paired differences on one data set.
+
+    Bold marks an interval that leaves out 0; an arrow marks that the sign-flip test agrees.
+    """
     found = study.differences
     here = found[(found.dataset == dataset) & (found.control != "centre-prior")]
 
     def cell(row) -> str:
+        if row.verdict == "equal":
+            return "the same"
         text = interval(row.difference, row.low, row.high, sign=True)
-        text = "the same" if row.verdict == "equal" else text
-        return f"**{text}**{MARKS[row.verdict]}" if row.verdict in MARKS else text
+        return f"**{text}**{MARKS.get(row.finding, '')}" if row.verdict in MARKS else text
 
     here = here.assign(row="`" + here.run + "`", less="`" + here.control + "`")
     order = list(dict.fromkeys(zip(here.row, here.less, strict=True)))
@@ -181,25 +178,21 @@ def _by_metric(tidy: pd.DataFrame, index: list[str], order: list, cell: Callable
 
 def section(study: Study, dataset: str) -> str:
     """One data set: the scores of all rows, then the paired differences."""
-    head = f"{dataset}, {study.params.data.evaluate[dataset]}"
-    return (
-        f"## {head}\n\n{scores(study, dataset)}\n\n"
-        f"### {head}: paired differences\n\n{differences(study, dataset)}\n"
-    )
+    head = f"## {dataset}, {study.params.data.evaluate[dataset]}"
+    parts = [head, scores(study, dataset), f"#{head}: paired differences"]
+    return "\n\n".join([*parts, differences(study, dataset)]) + "\n"
 
 
 def protocols(study: Study) -> str:
-    """The means of one run by every protocol."""
-    return grid(study.protocols.rename(columns=METRICS), dict.fromkeys(METRICS.values(), ".4f"))
+    """The means of one run by every protocol, as `salema protocols` wrote them."""
+    table = from_csv(study.params.report_folder / "protocols.csv", "scores by protocol")
+    table = table.sort_values(["dataset", "protocol"], kind="stable").rename(columns=METRICS)
+    return grid(table, dict.fromkeys(METRICS.values(), ".4f"))
 
 
 def published() -> str:
     """The authors' tables: the one to compare with, then the leaked one."""
-    table = pd.read_csv(ASSETS / "published.csv").rename(columns={"row": "authors' row"})
-    table.insert(2, "our name", "`" + table.pop("ours") + "`")
-    clean, leaked = (group for _, group in table.groupby(table.pop("table")))
-    fields = {"clean": grid(clean, ".3f"), "leaked": grid(leaked.drop(columns="our name"), ".3f")}
-    return (ASSETS / "published.md").read_text(encoding="utf-8").format(**fields)
+    return (ASSETS / "published.md").read_text(encoding="utf-8")
 
 
 def markdown(study: Study) -> str:
@@ -207,40 +200,37 @@ def markdown(study: Study) -> str:
     params, every = study.params, study.params.evaluate.every
     judged = study.differences[study.differences.control != "centre-prior"]
     judged = int(judged.verdict.isin(["better", "worse", "open"]).sum())
-    counts = ["clips", "frames", "skipped", "seen"]
     scored = study.scores[study.scores.kind == "run"].groupby(["dataset", "split"], sort=False)
-    scored = scored[counts].max().reset_index()
-    return (
-        (ASSETS / "ablation.md")
-        .read_text(encoding="utf-8")
-        .format(
-            params=params,
-            notice=notice(study),
-            protocols=", ".join(f"`{name}`" for name in study.scores.protocol.unique()),
-            frames="every frame" if every == 1 else f"one in {every} of the frames",
-            tuned=", ".join(params.data.tune),
-            finetuned=", ".join(params.data.finetune),
-            scored=grid(scored.rename(columns={"dataset": "data set", "seen": "seen in training"})),
-            legend=legend(study),
-            answers=answers(study),
-            few=FEW_CLIPS,
-            judged=judged,
-            by_chance=round(judged / 20),
-            sections="\n".join(section(study, dataset) for dataset in params.data.evaluate),
-            published=published(),
-        )
+    scored = scored[["clips", "frames", "skipped", "seen"]].max().reset_index()
+    template = (ASSETS / "ablation.md").read_text(encoding="utf-8")
+    return template.format(
+        params=params,
+        notice=notice(study),
+        protocols=", ".join(f"`{name}`" for name in study.scores.protocol.unique()),
+        frames="every frame" if every == 1 else f"one in {every} of the frames",
+        tuned=", ".join(params.data.tune),
+        finetuned=", ".join(params.data.finetune),
+        scored=grid(scored.rename(columns={"dataset": "data set", "seen": "seen in training"})),
+        legend=legend(study),
+        answers=answers(study),
+        few=FEW_CLIPS,
+        judged=judged,
+        by_chance=round(judged / 20),
+        sections="\n".join(section(study, dataset) for dataset in params.data.evaluate),
+        published=published(),
     )
 
 
 def write(study: Study) -> list[Path]:
     """Write `ablation.md`, `ablation.csv` and `bars.csv`, each whole or not at all.
 
-    `ablation.csv` has a row for each data set, run and metric with the difference to its
-    control; `bars.csv` has a row for each run with its means on the data set that clips are
-    trained on, for `dvc plots`. Returns the three paths.
+    `ablation.csv` has a row for each data set, run and metric with the difference to its control
+    and the verdict of the interval; `bars.csv` has the means of each run on the data set that
+    clips are trained on, for `dvc plots`. Returns the three paths.
     """
     params, tidy, found = study.params, study.scores, study.differences
-    found = found[found.control == found.run.map(study.control)].drop(columns="clips")
+    found = found[found.control == found.run.map(study.control)]
+    found = found.drop(columns=["clips", "p", "finding"])
     found = found.rename(columns={"low": "difference_low", "high": "difference_high"})
     long = tidy.merge(found, "left", ["dataset", "run", "metric"])
     long.insert(0, "profile", params.profile)
@@ -249,11 +239,11 @@ def write(study: Study) -> list[Path]:
     bars = bars.reindex(index=own.run.unique(), columns=[m for m in METRICS if m in bars])
     form = {"float_format": "%.6g", "lineterminator": "\n"}
     contents = {
-        "ablation.md": markdown(study),
-        "ablation.csv": long.to_csv(index=False, **form),
-        "bars.csv": bars.to_csv(**form),
+        study.folder / "ablation.md": markdown(study),
+        study.folder / "ablation.csv": long.to_csv(index=False, **form),
+        study.folder / "bars.csv": bars.to_csv(**form),
     }
-    for name, content in contents.items():
-        with atomic(study.folder / name) as part:
+    for path, content in contents.items():
+        with atomic(path) as part:
             part.write_text(content, encoding="utf-8")
-    return [study.folder / name for name in contents]
+    return list(contents)

@@ -16,18 +16,19 @@ BASELINES = {
 }
 LOSSES = {"bce": "BCE", "bce-adversarial": "BCE + adversarial", "metrics": "the metrics' loss"}
 STATIC = {"plain": "nothing trained", "frozen": "static part frozen"}
-VERDICTS = {
-    "better": "better",
-    "worse": "worse",
-    "open": "undecided",
-    "equal": "the same scores",
-    "few": "too few clips",
-}
+FINDINGS = {"better": "better", "worse": "worse", "open": "undecided"}
+FINDINGS |= {"equal": "the same scores", "few": "too few clips"}
 SYNTHETIC = """\
 > **Synthetic data.** A program drew the pictures and the gaze of the profile `sample`. These
 > numbers show that the study runs from end to end. They are no evidence about people, nor about
 > which memory is better on real video.
 
+"""
+RULE = """\
+Each answer compares the {metric} of two rows over the same clips. A row is *better* or *worse* \
+where the 95 % interval of the difference leaves out 0 and p of the sign-flip test over the clips \
+is below 0.05; otherwise the comparison is *undecided*. The best of many rows looks better than it \
+is, because it was selected.
 """
 
 
@@ -39,18 +40,17 @@ def interval(mean: float, low: float, high: float, sign: bool = False) -> str:
 def grid(table: pd.DataFrame, forms: Mapping[str, str] | str = "") -> str:
     """A table as Markdown: numbers are right-aligned, a missing value is a dash.
 
-    Args:
-        table: Its columns hold numbers or text; the index is not shown.
-        forms: The format of the numbers, or of the numbers of each column that needs one.
+    The index is not shown. `forms` is the format of the numbers, or of the numbers of each column
+    that needs one.
     """
-    cells = {}
+    head, rule, cells = [], [], []
     for name, values in table.items():
-        form = forms if isinstance(forms, str) else forms.get(name, "")
-        form = form if is_numeric_dtype(values) else ""
-        cells[name] = ["–" if pd.isna(value) else format(value, form) for value in values]
-    rule = ["---:" if is_numeric_dtype(values) else "---" for _, values in table.items()]
-    rows = [map(str, table), rule, *zip(*cells.values(), strict=True)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        number = is_numeric_dtype(values)
+        form = (forms if isinstance(forms, str) else forms.get(name, "")) if number else ""
+        head.append(str(name))
+        rule.append("---:" if number else "---")
+        cells.append(["–" if pd.isna(value) else format(value, form) for value in values])
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *zip(*cells, strict=True)))
 
 
 def notice(study: Study) -> str:
@@ -83,32 +83,25 @@ def describe(params: Params, run: str) -> str:
 def answers(study: Study, metric: str = "nss") -> str:
     """The questions of the study, answered for each data set, as Markdown.
 
-    Args:
-        study: The study.
-        metric: What decides; the other metrics are named where their intervals leave out 0.
+    `metric` decides; the other metrics are named where they decide.
     """
-    parts = [
-        f"Each answer compares the {METRICS[metric]} of two rows over the same clips. A row is "
-        "*better* or *worse* where the 95 % interval of the difference leaves out 0, and the "
-        "comparison is *undecided* where the interval holds 0. The best of many rows looks better "
-        "than it is, because it was selected.\n"
-    ]
+    parts = [RULE.format(metric=METRICS[metric])]
     for dataset, split in study.params.data.evaluate.items():
         found = study.differences[study.differences.dataset == dataset]
         if found.empty:
             continue
         clips, frames = found.clips.max(), study.scores.query("dataset == @dataset").frames.max()
         title = f"{clips} {'clips' if frames > clips else 'images'}"
-        lines = [f"### {dataset}, {split}: {title}\n"]
+        parts.append(f"### {dataset}, {split}: {title}\n")
         if clips < FEW_CLIPS:
-            lines.append(f"- {title} are too few to judge; see the scores only.")
+            parts.append(f"- {title} are too few to judge; see the scores only.\n")
+            continue
         for question, runs, control in _questions(study.params, moving=frames > clips):
             here = found[(found.control == control) & found.run.isin(runs)]
-            if clips >= FEW_CLIPS and metric in set(here.metric):
-                lines.append(
-                    f"- **{question}** Compared with `{control}`: {_answer(here, metric)}."
-                )
-        parts += [*lines, ""]
+            if metric in set(here.metric):
+                answer = _answer(here, metric)
+                parts.append(f"- **{question}** Compared with `{control}`: {answer}.")
+        parts.append("")
     return "\n".join(parts)
 
 
@@ -130,14 +123,14 @@ def _questions(params: Params, moving: bool) -> list[tuple[str, list[str], str]]
 
 
 def _answer(found: pd.DataFrame, metric: str) -> str:
-    """Up to three comparisons in words; of more, the number of each verdict and both ends."""
+    """Up to three comparisons in words; of more, the number of each finding and both ends."""
     rows = found[found.metric == metric]
     said = {row.run: _difference(row, found[found.run == row.run]) for row in rows.itertuples()}
     if len(said) <= 3:
         return "; ".join(said.values())
     counts = []
-    for verdict, word in VERDICTS.items():
-        names = rows.run[rows.verdict == verdict]
+    for finding, word in FINDINGS.items():
+        names = rows.run[rows.finding == finding]
         listed = f" (`{'`, `'.join(names)}`)" if len(names) <= len(rows) / 2 else ""
         counts += [f"{len(names)} {word}{listed}"] if len(names) else []
     gains = rows.set_index("run").difference * SIGN[metric]
@@ -146,17 +139,12 @@ def _answer(found: pd.DataFrame, metric: str) -> str:
 
 
 def _difference(row, others: pd.DataFrame) -> str:
-    """A row of `Study.differences` in words, with the verdicts of the other metrics.
-
-    Args:
-        row: The row.
-        others: The rows of the same comparison in all metrics.
-    """
+    """A row of `Study.differences` in words; `others` are the rows of all its metrics."""
     bounds = interval(row.difference, row.low, row.high, sign=True)
-    text, verdicts = f"`{row.run}` {bounds} {METRICS[row.metric]}, {VERDICTS[row.verdict]}", []
-    for verdict in ("better", "worse"):
-        where = (others.verdict == verdict) & (others.metric != row.metric)
-        also = "also " if verdict == row.verdict else ""
+    text = f"`{row.run}` {bounds} {METRICS[row.metric]}, p = {row.p:.2g}, {FINDINGS[row.finding]}"
+    also = []
+    for finding in ("better", "worse"):
+        where = (others.finding == finding) & (others.metric != row.metric)
         names = ", ".join(others.metric[where].map(METRICS))
-        verdicts += [f"{also}{verdict} in {names}"] if names else []
-    return f"{text} ({'; '.join(verdicts)})" if verdicts else text
+        also += [f"{'also ' * (finding == row.finding)}{finding} in {names}"] if names else []
+    return f"{text} ({'; '.join(also)})" if also else text

@@ -1,4 +1,4 @@
-"""Means over clips with bootstrap intervals: the clips are the units that are resampled."""
+"""Means over clips with bootstrap intervals, and a test of differences; clips are the units."""
 
 from typing import NamedTuple
 
@@ -50,3 +50,34 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 
     if a.shape != b.shape:
         raise ValueError(f"paired values must be of the same clips, not {a.shape} and {b.shape}")
     return bootstrap(a - b, n, seed)
+
+
+def sign_flip(first: np.ndarray, second: np.ndarray, seed: int = 0) -> float:
+    """Two-sided p of the sign-flip test of a mean difference over the same clips.
+
+    If neither model were better, each difference would be as likely with the opposite sign. p is
+    the share of sign patterns whose mean is at least as far from 0 as the observed mean: of all
+    patterns for up to 14 clips, beyond that of the observed one and 10,000 drawn ones.
+
+    Args:
+        first: (K,) one value per clip.
+        second: (K,) the values of the other model, in the same order of clips.
+        seed: The same seed draws the same patterns.
+
+    Raises:
+        ValueError: The lengths differ, there is no clip, or a value is not finite.
+
+    Source: Fisher, The Design of Experiments, 1935.
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if first.shape != second.shape or not first.size or not np.isfinite(first - second).all():
+        raise ValueError(f"sign flips need finite values of the same clips: {first}, {second}")
+    difference = first - second
+    if len(difference) <= 14:
+        bits = np.arange(2 ** len(difference))[:, None] >> np.arange(len(difference)) & 1
+    else:
+        random = np.random.default_rng(seed)
+        bits = random.integers(2, size=(10_001, len(difference)), dtype=np.int8)
+        bits[0] = 0  # the observed pattern
+    sums = np.abs((1 - 2 * bits) @ difference)
+    return float(np.mean(sums >= sums[0] - 1e-12 * np.abs(difference).sum()))

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -142,25 +143,47 @@ def test_answers_state_what_the_numbers_show(study):
     stills, clips = words.answers(study).split("### DHF1K")
     assert "SALICON, val: 6 images" in stills
     assert "memory" not in stills  # a still image gives it nothing to remember
-    assert "Compared with `static-video`: `ema30` +0.100 [0.100, 0.100] NSS, better" in clips
-    assert "`ema30-plain` +0.500 [0.500, 0.500] NSS, better" in clips
+    assert (
+        "Compared with `static-video`: `ema30` +0.100 [0.100, 0.100] NSS, p = 0.0078, better"
+        in clips
+    )
+    assert "`ema30-plain` +0.500 [0.500, 0.500] NSS, p = 0.0078, better" in clips
     question = "**Is the complex memory better than the simple one?** Compared with `ema30`: "
-    assert f"{question}`clstm30` +0.200 [0.200, 0.200] NSS, better (also better in" in clips
+    assert (
+        f"{question}`clstm30` +0.200 [0.200, 0.200] NSS, p = 0.0078, better (also better in"
+        in clips
+    )
     assert "worse in KLD" in clips
     assert "Compared with `centre-prior`: of 6 runs, 6 worse. Best: `ema30-plain`" in clips
     assert "Worst: `static` -0.700" in clips
 
 
 def test_the_best_and_the_worst_run_follow_the_metric(study):
-    assert "Best: `static` -0.700 [-0.700, -0.700] KLD, better" in words.answers(study, "kld")
+    (line,) = [line for line in words.answers(study, "kld").splitlines() if "of 6 runs" in line][1:]
+    assert "Best: `static` -0.700 [-0.700, -0.700] KLD, p = 0.0078, better" in line
 
 
 def test_answers_do_not_claim_what_an_interval_does_not(study):
     for run in ("ema30", "ema30-learned", "clstm30"):
         scatter(study, run)
     (line,) = [line for line in words.answers(study).splitlines() if "trained on the same" in line]
-    assert line.count("NSS, undecided") == 3
-    assert "NSS, better" not in line
+    assert line.count(", undecided") == 3
+    assert not re.search("NSS, p = [0-9.]+, (better|worse)", line)
+
+
+def test_an_interval_alone_decides_nothing_where_the_sign_flip_test_disagrees(study):
+    path = study.params.report_folder / "metrics" / "clstm30.csv"
+    table = pd.read_csv(path, dtype={"clip": str})
+    gains = 6 * [0] + [0.8, 0.7, 0.6, 0.5, 0, 0, 0, -0.01]  # 6 images, then 8 clips
+    table["nss"] = pd.read_csv(path.with_name("ema30.csv")).nss + gains
+    table.to_csv(path, index=False)
+    row = only(study.differences, dataset="DHF1K", run="clstm30", control="ema30", metric="nss")
+    assert row.p == 2 * 2 * 2**3 / 2**8  # all four signs alike; the sign of -0.01 and of 0 is free
+    assert row.low > 0 and (row.verdict, row.finding) == ("better", "open")
+    bounds = words.interval(row.difference, row.low, row.high, sign=True)
+    assert f"`clstm30` {bounds} NSS, p = 0.12, undecided" in words.answers(study)
+    rows = {tuple(row[:2]): row for row in cells(tables.differences(study, "DHF1K"))}
+    assert rows["`clstm30`", "`ema30`"][4] == f"**{bounds}**"
 
 
 def test_sets_of_few_clips_are_not_judged(study):
@@ -191,5 +214,6 @@ def test_the_files_hold_every_row_and_are_the_same_bytes_again(study):
     assert row.control == "static"
     assert row.difference == pytest.approx(0.5)
     assert only(table, dataset="DHF1K", run="static", metric="sim").isna().control
+    assert list(table.columns[-3:]) == ["difference_low", "difference_high", "verdict"]
     bars = pd.read_csv(study.folder / "bars.csv")
     assert list(bars.run) == [*RUNS, "chance", "centre-prior", "human"]

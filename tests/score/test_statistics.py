@@ -1,4 +1,7 @@
-"""Bootstrap intervals over clips."""
+"""Bootstrap intervals over clips, and the sign-flip test."""
+
+import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -49,3 +52,34 @@ def test_weights_count_a_clip_more_often():
     assert statistics.bootstrap(values, weights=np.array([3, 1, 4])).mean == 2.0
     with pytest.raises(ValueError, match="weights of clips must be above 0"):
         statistics.bootstrap(values, weights=np.array([3, 1, 0]))
+
+
+def test_a_sign_flip_test_counts_all_patterns_that_are_as_far_from_0():
+    assert statistics.sign_flip([3.0, 2.0], [1.0, 1.0]) == 2 / 4  # 3 and -3 of 3, 1, -1, -3
+    random = np.random.default_rng(0)
+    a, b = random.normal(0.5, 1.0, 8), np.zeros(8)
+    by_hand = [abs(np.dot(a, signs)) >= abs(a.sum()) - 1e-9 for signs in product((1, -1), repeat=8)]
+    assert statistics.sign_flip(a, b) == np.mean(by_hand) == statistics.sign_flip(b, a)
+
+
+def test_a_sign_flip_test_has_its_least_p_for_one_sign_and_1_for_no_difference():
+    assert statistics.sign_flip(np.arange(1, 11) / 10, np.zeros(10)) == 2 / 1024
+    assert statistics.sign_flip(np.ones(20), np.zeros(20), seed=1) < 0.001  # drawn patterns
+    for count in (1, 10, 20):
+        assert statistics.sign_flip(np.ones(count), np.ones(count)) == 1
+
+
+def test_drawn_sign_flips_depend_on_the_seed_and_come_close_to_the_normal_p():
+    random = np.random.default_rng(0)
+    a = random.normal(0.1, 1.0, 200)
+    a += 0.1 - a.mean()
+    found = statistics.sign_flip(a, 0 * a, seed=1)
+    assert found == statistics.sign_flip(a, 0 * a, seed=1) != statistics.sign_flip(a, 0 * a, seed=2)
+    z = abs(a.mean()) / (np.mean(a**2) / 200) ** 0.5
+    assert found == pytest.approx(math.erfc(z / 2**0.5), abs=0.02)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [np.nan]), ([1.0], [1.0, 2.0])])
+def test_a_sign_flip_test_needs_finite_values_of_the_same_clips(a, b):
+    with pytest.raises(ValueError, match="finite values of the same clips"):
+        statistics.sign_flip(a, b)
