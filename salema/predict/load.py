@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from salema.files import SalemaError
+from salema.files import SalemaError, absent
 from salema.model import weights
 from salema.model.network import SaliencyModel
 from salema.model.weights import Card
@@ -22,9 +22,6 @@ def build(
         placement: A name (see `salema.params.named`) or a `Placement`.
         width: Times SalGAN's channels.
         config: The whole configuration of the static network, instead of `width`.
-
-    Raises:
-        SalemaError: No placement has this name.
     """
     placement = named(placement) if isinstance(placement, str) else placement
     return Predictor(SaliencyModel(config or Model(width=width), placement), "cpu", "fp32")
@@ -50,10 +47,6 @@ def load(
         alpha: Weight of the newest frame, for the authors' EMA files without one; or instead
             of the one in a file of ours.
         sha256: The expected hash of the file.
-
-    Raises:
-        SalemaError: There is no such file, it is not a weights file, it does not fit, its
-            hash differs, or the device is absent.
     """
     network, card = read(path, placement, alpha, sha256)
     return Predictor(network, device, precision, card=card)
@@ -70,6 +63,19 @@ def read(
         raise SalemaError("no starter weights are installed (pass --weights FILE)")
     path = Path(path or weights.STARTER)
     placement = named(placement) if isinstance(placement, str) else placement
+    head = _head(path, sha256)
+    if not head:
+        raise SalemaError(f"empty file: {path} (download it again)")
+    if head.lstrip()[:1] == b"<":
+        raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
+    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+        network, card = weights.read(path)
+        return _placed(network, placement, alpha, path), card
+    return authors.load(path, placement, alpha), Card(run=path.stem)
+
+
+def _head(path: Path, sha256: str | None) -> bytes:
+    """The first bytes of a file whose hash is checked."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -79,14 +85,7 @@ def read(
         raise SalemaError(f"cannot read {path}: {error.strerror} (check --weights)") from error
     if sha256 and found != sha256.strip().lower():
         raise SalemaError(f"sha256 of {path} is {found}, not {sha256} (download it again)")
-    if not head:
-        raise SalemaError(f"empty file: {path} (download it again)")
-    if head.lstrip()[:1] == b"<":
-        raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
-    if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
-        network, card = weights.read(path)
-        return _placed(network, placement, alpha, path), card
-    return authors.load(path, placement, alpha), Card(run=path.stem)
+    return head
 
 
 def _placed(
@@ -104,8 +103,7 @@ def _placed(
     if not of_static and (wanted.recurrence, wanted.after) != ("ema", network.placement.after):
         raise SalemaError(f"{path} holds another placement (leave --placement out)")
     placed = SaliencyModel(network.config, wanted)
-    tensors = network.state_dict()
-    kept = {key: tensors[key] for key in tensors if not key.endswith("alpha_logit")}
+    kept = {k: v for k, v in network.state_dict().items() if not k.endswith("alpha_logit")}
     placed.load_state_dict(kept, strict=False)
     return placed
 
@@ -125,9 +123,9 @@ def convert(
     placement: str | None = None,
     alpha: float | None = None,
     half: bool = False,
-) -> None:
-    """Write an authors' checkpoint (or a file of ours) as a new weights file of ours."""
-    if Path(new).exists():
-        raise SalemaError(f"{new} exists (choose another name, or remove it yourself)")
+) -> Path:
+    """Write an authors' checkpoint (or a file of ours) as a weights file of ours; returns it."""
+    new = absent(new)
     network, card = read(old, placement, alpha)
     weights.save(network, new, card, half)
+    return new

@@ -3,14 +3,15 @@
 import copy
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
+from salema.media.image import fit
 from salema.media.read import Frame
 from salema.media.threads import ahead
 from salema.model.device import pick_device, pick_precision
@@ -18,6 +19,7 @@ from salema.model.layers import LOGITS
 from salema.model.network import SaliencyModel, State
 from salema.model.recurrence import EMA
 from salema.model.weights import Card
+from salema.params import Model, Placement
 from salema.predict import cpu
 
 # Bytes of the largest activation on a CPU. Larger ones leave the cache, and glibc returns their
@@ -28,6 +30,7 @@ AHEAD_BYTES = 256 * 2**20  # of decoded frames that wait for the network
 CUT = 0.5  # share of pixels that change their colour bin at a cut
 
 Item = TypeVar("Item")
+Shape = tuple[int, ...]
 
 
 class Predictor:
@@ -43,13 +46,6 @@ class Predictor:
         chunk: Frames that are read, computed and written together; set it to 1 for a live
             source. The maps do not depend on it.
         card: The description in the weights file.
-
-    Attributes:
-        size: (H, W) of the network's input, and of maps at the model's size.
-        state: The memory after the last `step`; None at a clip's start.
-
-    Raises:
-        SalemaError: The device is unknown or absent.
     """
 
     def __init__(
@@ -61,17 +57,34 @@ class Predictor:
         card: Card | None = None,
     ) -> None:
         self.network, self.chunk, self.card = network, chunk, card or Card()
-        self.config, self.placement = network.config, network.placement
-        self.size: tuple[int, int] = tuple(network.config.size)
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
-        self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.at_once = ON_GPU
         if self.device.type == "cpu":
             channels = getattr(network.layers[0], "largest", network.widths[0])
-            largest = channels * self.size[0] * self.size[1] * self.dtype.itemsize
+            largest = channels * self.size[0] * self.size[1] * self._dtype.itemsize
             self.at_once = max(1, IN_CACHE // largest)
         self.reset()
+
+    @property
+    def config(self) -> Model:
+        """The configuration of the static network."""
+        return self.network.config
+
+    @property
+    def placement(self) -> Placement:
+        """Where the recurrence is."""
+        return self.network.placement
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the network's input, and of maps at the model's size."""
+        height, width = self.network.config.size
+        return height, width
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @cached_property
     def prepared(self) -> SaliencyModel:
@@ -79,11 +92,11 @@ class Predictor:
         network = copy.deepcopy(self.network).fold().eval().requires_grad_(False).float()
         network.to(self.device).to(memory_format=torch.channels_last)
         if self.device.type == "cpu":
-            network.segments.clear()  # they would keep the replaced layers in memory
-            cpu.replace(network.layers, network.placement.after, self.dtype)
-        for module in [*network.layers[:LOGITS], *network.memories.values()]:
-            if not isinstance(module, EMA):
-                module.to(self.dtype)
+            cpu.replace(network.layers, network.placement.after, self._dtype)
+        if self.precision == "bf16":
+            for module in [*network.layers[:LOGITS], *network.memories.values()]:
+                if not isinstance(module, EMA):
+                    module.to(torch.bfloat16)
         network.assemble()
         return network
 
@@ -91,8 +104,8 @@ class Predictor:
 
     def reset(self) -> None:
         """Empty the memory: the next `step` starts a clip."""
-        self.state: State | None = None
-        self._shape: tuple[int, ...] = ()
+        self.state: State | None = None  # of the memory after the last `step`
+        self._shape: Shape = ()
 
     def step(self, frames: np.ndarray) -> np.ndarray:
         """Maps of the next frames of a clip; continues `state`.
@@ -122,33 +135,36 @@ class Predictor:
         """Maps of frames at the model's size: of one clip, or each a clip of its own."""
         maps = []
         for start in range(0, len(frames), self.at_once):
-            batch = self._on_device(frames[start : start + self.at_once])
+            part = np.require(frames[start : start + self.at_once], requirements="CW")
+            batch = torch.from_numpy(part)
+            if self.device.type == "cuda":
+                batch = batch.pin_memory()
+            batch = batch.to(self.device, non_blocking=True)
             if in_time:
-                part, self.state = self.prepared(batch[None], self.state)
-                maps.append(part[0])
+                clip, self.state = self.prepared(batch[None], self.state)
+                maps.append(clip[0])
             else:
                 maps.append(self.prepared(batch[:, None])[0][:, 0])
         return torch.cat(maps).cpu().numpy()  # one copy: a GPU waits for none between
 
-    def _on_device(self, frames: np.ndarray) -> Tensor:
-        batch = torch.from_numpy(np.require(frames, requirements="CW"))
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()
-        return batch.to(self.device, non_blocking=True)
-
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
-        if frame.shape[:2] == self.size:
-            return frame
-        return cv2.resize(frame, self.size[::-1], interpolation=cv2.INTER_AREA)
+        return fit(frame, self.size)
 
     # ------------------------------------------------------------------ whole sources
 
     def predict(self, frames: np.ndarray, size: str = "source") -> np.ndarray:
-        """Maps of a whole clip: frames as for `step`, size as for `stream`, any number of them.
+        """Maps of a whole clip, in one call.
+
+        Args:
+            frames: uint8 (T, H, W, 3) RGB, any T, any size; the memory starts empty.
+            size: "source": maps as large as the frames (bilinear); "model": as computed.
 
         Returns:
             float32 (T, H, W) in [0, 1], raw: the scale is the network's own.
+
+        Raises:
+            ValueError: The frames are not uint8 (T, H, W, 3).
         """
         _check(frames)
         shape = frames.shape[1:3] if size == "source" else self.size
@@ -161,16 +177,10 @@ class Predictor:
         """One float32 (H, W) map for each uint8 (H, W, 3) RGB frame, in constant memory.
 
         Frames are taken `chunk` at a time; each call has a memory of its own.
-
-        Args:
-            frames: Of any size; another size starts a new clip.
-            size: "source": maps as large as the frames (bilinear); "model": as computed.
         """
         fitted = ((frame.shape[:2], frame.shape, self.fit(frame)) for frame in frames)
-        for shape, saliency in self._walk(fitted):
-            if size == "source" and saliency.shape != shape:
-                saliency = cv2.resize(saliency, shape[::-1])
-            yield saliency
+        for source, saliency in self._walk(fitted):
+            yield fit(saliency, source, cv2.INTER_LINEAR) if size == "source" else saliency
 
     def maps(
         self, frames: Iterable[Frame], shot_reset: bool = False
@@ -181,10 +191,10 @@ class Predictor:
         `shot_reset` the memory is emptied at every cut.
         """
         frames = iter(frames)
-        first = next(frames, None)
-        if first is not None:
+        if first := next(frames, None):
             depth = max(2, min(2 * self.chunk, AHEAD_BYTES // first.image.nbytes))
-            fitted = ((f, f.image.shape, self.fit(f.image)) for f in chain([first], frames))
+            frames = chain([first], frames)
+            fitted = ((frame, frame.image.shape, self.fit(frame.image)) for frame in frames)
             yield from self._walk(ahead(fitted, depth), shot_reset)
 
     def images(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -192,47 +202,42 @@ class Predictor:
 
         Pictures are computed in batches, and each one is a clip of its own.
         """
-        fitted = ahead((self.fit(picture) for picture in pictures), 2 * self.chunk)
+        fitted = ahead(map(self.fit, pictures), 2 * self.chunk)
         while batch := list(islice(fitted, self.chunk)):
             yield from self._maps(np.stack(batch), in_time=False)
 
     def _walk(
-        self, fitted: Iterable[tuple[Item, tuple, np.ndarray]], shot_reset: bool = False
+        self, fitted: Iterable[tuple[Item, Shape, np.ndarray]], shot_reset: bool = False
     ) -> Iterator[tuple[Item, np.ndarray]]:
-        """Pairs of an item and its map, from items with the shape of their frame and the frame."""
+        """Pairs of an item and its map, from an item, its frame's shape and its frame resized."""
         _ = self.prepared  # before the copy, which shares it
-        own, chunk, before = copy.copy(self), [], None
-        own.reset()
-        for item, shape, small in fitted:
-            if before and (shape != before[0] or (shot_reset and is_cut(before[1], small))):
-                yield from own._finish(chunk)
-                own.reset()
-            chunk.append((item, small))
-            before = shape, small
-            if len(chunk) == self.chunk:
-                yield from own._finish(chunk)
-        yield from own._finish(chunk)
+        own = copy.copy(self)
+        for _, shot in groupby(_numbered(fitted, shot_reset), itemgetter(0)):
+            own.reset()
+            while chunk := list(islice(shot, self.chunk)):
+                maps = own.step(np.stack([small for *_, small in chunk]))
+                yield from zip((item for _, item, _ in chunk), maps, strict=True)
 
-    def _finish(self, chunk: list[tuple[Item, np.ndarray]]) -> Iterator[tuple[Item, np.ndarray]]:
-        if chunk:
-            maps = self.step(np.stack([small for _, small in chunk]))
-            yield from ((item, saliency) for (item, _), saliency in zip(chunk, maps, strict=True))
-            chunk.clear()
+
+def _numbered(
+    fitted: Iterable[tuple[Item, Shape, np.ndarray]], shot_reset: bool
+) -> Iterator[tuple[int, Item, np.ndarray]]:
+    """Items and resized frames with a number, which grows where the memory must be emptied."""
+    number, before = 0, None
+    for item, shape, small in fitted:
+        if before and (shape != before[0] or (shot_reset and is_cut(before[1], small))):
+            number += 1
+        before = shape, small
+        yield number, item, small
 
 
 def _check(frames: np.ndarray) -> None:
-    """Raises ValueError unless these are frames."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}")
 
 
 def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether two uint8 (H, W, 3) frames belong to different shots, by their colours.
-
-    The histograms of 8x8x8 colours differ in more than half of the pixels.
-    """
-    ranges, bins = [0, 256] * 3, [8, 8, 8]
-    first, second = (
-        cv2.calcHist([frame], [0, 1, 2], None, bins, ranges) for frame in (before, after)
-    )
+    """Whether the 8x8x8 colour histograms of two uint8 (H, W, 3) frames differ in most pixels."""
+    options = ([0, 1, 2], None, [8, 8, 8], [0, 256] * 3)
+    first, second = (cv2.calcHist([frame], *options) for frame in (before, after))
     return float(np.abs(first - second).sum()) / 2 > CUT * before.shape[0] * before.shape[1]
