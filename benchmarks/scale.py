@@ -13,9 +13,9 @@ from salema.params import Model, named
 from salema.predict.predictor import Predictor
 
 PLACEMENTS = (
-    "static", "ema7", "ema30", "ema30-dropout", "ema30-residual", "ema30-learned", "ema54",
-    "ema61", "ema7-54", "clstm30", "clstm56", "videosalgan",
-)  # fmt: skip
+    "static ema7 ema30 ema30-dropout ema30-residual ema30-learned ema54 ema61 ema7-54 clstm30 "
+    "clstm56 videosalgan"
+)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Scale:
     frames: int = 4  # of a call of the network alone
     matrix: int = 2048  # side of the matrices that measure the limit
     narrow: float = 0.25  # width of the placements, and without starter weights of the files
-    placements: tuple[str, ...] = PLACEMENTS
+    placements: tuple[str, ...] = tuple(PLACEMENTS.split())
     dials: tuple[tuple[float, tuple[int, int]], ...] = (
         (1.0, (192, 256)), (1.0, (96, 128)), (0.5, (192, 256)), (0.5, (96, 128)),
         (0.25, (192, 256)), (0.25, (96, 128)), (0.125, (192, 256)), (0.125, (96, 128)))  # fmt: skip

@@ -99,7 +99,7 @@ def row(
 
 
 def machine(device: torch.device) -> dict:
-    """What the figures depend on; nothing that tells whose machine it is."""
+    """The machine that the figures depend on, without anything that identifies its owner."""
     units = {
         "AVX2": torch.cpu._is_avx2_supported(),
         "AVX512": torch.cpu._is_avx512_supported(),

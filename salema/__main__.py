@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from salema.files import SalemaError
+from salema.files import SalemaError, absent
 
 if TYPE_CHECKING:
+    from salema.data import Clip
     from salema.params import Params
     from salema.predict.predictor import Predictor
     from salema.predict.sources import Output
 
-EPILOG = "Bad input ends with status 2 and one line; work that ended early with status 1."
-Command = Callable[[argparse.Namespace], int]
+Command = Callable[[argparse.Namespace], "int | Path"]  # a status, or the file that was made
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +24,11 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
     parsed = _parser().parse_args(arguments)
     try:
-        return parsed.command(parsed)
+        result = parsed.command(parsed)
+        if isinstance(result, int):
+            return result
+        print(result)
+        return 0
     except SalemaError as error:
         print(f"salema: error: {error}", file=sys.stderr)
         return error.status
@@ -51,59 +55,57 @@ def _opacity(text: str) -> float:
     return opacity
 
 
-MODEL = ("--weights", "--sha256", "--placement", "--alpha", "--device", "--precision", "--chunk")
-MAPS = ("--out", "--format", "--overwrite")
-LOOKS = ("--colormap", "--opacity", "--shot-reset")
-WHERE = ("--root", "--split", "--videos")
-SOURCES = ("sources", *MODEL, *MAPS, "--overlay", "--view", "--size", *LOOKS)
-SCORING = ("--protocol", "--every", "--paired", "maps --weights", "--allow-seen", "--csv")
-SCORES = ("predictions", "--dataset", *WHERE, *SCORING)
-PAGE = ("source", "page --out", "--overwrite", *LOOKS, *MODEL)
-FLAG = {"action": "store_true"}
-PATH = {"type": Path}
-# What argparse gets of each option; the last word is its name. Others are plain arguments.
+# What argparse gets of each option. The help also shows the choices and the default; where one
+# command means something else by a name, the row starts with the command.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "--alpha": {"type": float, "help": "for their EMA files: weight of a new frame"},
-    "--allow-seen": FLAG | {"help": "score training clips, marked"},
-    "--check": FLAG | {"help": "print a table; 1: the study would fail"},
-    "--chunk": {"type": _chunk, "default": 16, "help": "frames at once; same maps for any"},
-    "--colormap": {"default": "turbo"},
-    "--csv": PATH | {"help": "write the scores clip by clip"},
-    "--dataset": {"help": "DHF1K, Hollywood-2, UCF-sports, HEVC33, other, ..."},
-    "--device": {"default": "auto"},
-    "--every": {"type": int, "default": 1, "help": "score each n-th frame"},
-    "finetune --dataset": {"help": "clips to train on, instead of data.finetune"},
-    "--format": {
-        "choices": ["png", "gray", "npy"],
-        "default": "png",
-        "help": "pictures, one lossless video, or one array (default: png)",
-    },
-    "--half": FLAG | {"help": "store fp16, half the size"},
-    "index --root": PATH | {"help": "instead of data.root and $SALEMA_DATA"},
-    "--init": PATH | {"help": "weights to start from, instead of static's"},
-    "--local": FLAG | {"help": "into reports/local, with frames that git must not see"},
-    "maps --weights": PATH | {"help": "the weights of the maps; their training clips are refused"},
-    "--opacity": {"type": _opacity, "default": 0.7, "help": "in [0, 1] (default: 0.7)"},
-    "--out": PATH | {"help": "folder for the maps (default: saliency)"},
-    "--overlay": PATH | {"help": "an .mp4 of the video with its maps"},
-    "--overwrite": FLAG | {"help": "replace what exists"},
-    "page --out": PATH | {"help": "the page (default: <name>.html)"},
-    "--paired": PATH | {"help": "other maps, or a table clip by clip"},
-    "--placement": {"help": "for the authors' files: static, ema30, clstm30, ..."},
-    "--precision": {"choices": ["auto", "fp32", "bf16"], "default": "auto"},
-    "predictions": PATH | {"nargs": "?", "help": "a folder of maps"},
-    "--protocol": {"default": "exact", "help": "exact | dhf1k | salema2019 | hevc33-peer"},
-    "--root": PATH | {"help": "folder that holds the data set's folder"},
-    "--run": {"help": "of the study, see params.yaml"},
-    "--sha256": {"help": "the hash that the weights file must have"},
-    "--shot-reset": FLAG | {"help": "forget at every cut"},
-    "--size": {"choices": ["source", "model"], "default": "source"},
-    "sources": {"nargs": "*", "metavar": "SOURCE", "help": "file, folder or camera:0"},
-    "--split": {"choices": ["train", "val", "test"]},
-    "--submission": PATH | {"help": "a .zip for DHF1K's server"},
-    "--videos": {"help": "numbers, both ends included: 601-700"},
-    "--view": PATH | {"help": "one .html page to look at"},
-    "--weights": PATH | {"help": "ours or the authors' (default: starter)"},
+    # the model
+    "--weights": dict(type=Path, help="a file of ours or the authors' (default: the starter)"),
+    "--sha256": dict(help="the hash that the weights file must have"),
+    "--placement": dict(help="for the authors' files: static, ema30, clstm30, ..."),
+    "--alpha": dict(type=float, help="weight of the newest frame in an EMA, in (0, 1]"),
+    "--device": dict(default="auto", help="auto, cpu, cuda or cuda:1"),
+    "--precision": dict(default="auto", choices=["auto", "fp32", "bf16"], help="number format"),
+    "--chunk": dict(default=16, type=_chunk, help="frames at once; no map depends on it"),
+    # maps
+    "sources": dict(nargs="*", metavar="SOURCE", help="video, folder, image or camera:0"),
+    "--out": dict(type=Path, help="folder for the maps (default: saliency)"),
+    "--format": dict(default="png", choices=["png", "gray", "npy"], help="pictures, video, array"),
+    "--size": dict(default="source", choices=["source", "model"], help="size of the maps"),
+    "--overwrite": dict(action="store_true", help="replace existing output"),
+    "--overlay": dict(type=Path, help="an .mp4 of the video with its maps; a folder for several"),
+    "--view": dict(type=Path, help="one .html page to look at"),
+    "--colormap": dict(default="turbo", help="any color map of OpenCV"),
+    "--opacity": dict(default=0.7, type=_opacity, help="of the colors, in [0, 1]"),
+    "--shot-reset": dict(action="store_true", help="empty the memory at every cut"),
+    "--submission": dict(type=Path, help="a .zip for DHF1K's server"),
+    "source": dict(help="a video, a folder of frames or an image"),
+    "view --out": dict(type=Path, help="the page (default: <name>.html)"),
+    # files of weights
+    "old": dict(help="a checkpoint of the authors, or a file of ours"),
+    "new": dict(help="the .safetensors file to write"),
+    "--half": dict(action="store_true", help="store fp16, half the size"),
+    "out": dict(help="the .onnx file to write"),
+    # data sets and scores
+    "--dataset": dict(help="DHF1K, Hollywood-2, UCF-sports, SALICON, HEVC33, other, ..."),
+    "--root": dict(type=Path, help="parent of the data set's folder (default: $SALEMA_DATA)"),
+    "--split": dict(choices=["train", "val", "test"], help="one part of it (default: all)"),
+    "--videos": dict(help="numbers, both ends included: 601-700 (default: all)"),
+    "predictions": dict(type=Path, nargs="?", help="a folder of maps"),
+    "--protocol": dict(default="exact", help="exact, dhf1k, salema2019 or hevc33-peer"),
+    "--every": dict(default=1, type=int, help="score each n-th frame"),
+    "--paired": dict(type=Path, help="compare with other maps, or with a table of --csv"),
+    "evaluate --weights": dict(type=Path, help="of the maps; refuse their training clips"),
+    "--allow-seen": dict(action="store_true", help="score training clips, and mark the row"),
+    "--csv": dict(type=Path, help="write a table with one row per clip"),
+    # the study
+    "run": dict(help="a run of params.yaml: static, ema30, ..."),
+    "--run": dict(help="a run of params.yaml: static, ema30, ..."),
+    "--check": dict(action="store_true", help="print a table; status 1: the study would fail"),
+    "index --root": dict(type=Path, help="instead of data.root and $SALEMA_DATA"),
+    "--init": dict(type=Path, help="weights to start from (default: those of static)"),
+    "finetune --dataset": dict(help="clips to train on (default: data.finetune)"),
+    "notebook": dict(help="its name in notebooks/, or a path to it"),
+    "--local": dict(action="store_true", help="write to reports/local, with frames for you only"),
 }
 
 
@@ -115,17 +117,19 @@ class _Parser(argparse.ArgumentParser):
         self.name = self.prog
         self.modes: dict[str, _Parser] = {}
 
-    def takes(self, command: Command, *options: str) -> "_Parser":
+    def takes(self, command: Command, options: str) -> "_Parser":
         """Let this parser run `command` with some of `OPTIONS`."""
         self.set_defaults(command=command)
-        for option in options:
-            self.add_argument(option.split()[-1], **OPTIONS.get(option, {}))
+        for name in options.split():
+            row = OPTIONS.get(f"{self.prog.split()[-1]} {name}") or OPTIONS[name]
+            default = f" (default: {row['default']})" if "default" in row else ""
+            self.add_argument(name, **row | {"help": row["help"] + default})
         return self
 
-    def mode(self, option: str, command: Command, *options: str) -> None:
+    def mode(self, option: str, command: Command, options: str = "") -> None:
         """Where `option` is given, the parser of `command` takes over."""
         self.modes[option] = parser = _Parser(prog=self.prog, description=f"With {option}:")
-        parser.takes(command, option, *options).name = option
+        parser.takes(command, f"{option} {options}").name = option
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for option, parser in self.modes.items():
@@ -145,30 +149,37 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> _Parser:
-    parser = _Parser(prog="salema", description="Video saliency with a memory.", epilog=EPILOG)
+    end = "Bad input ends with status 2 and one line; work that ended early with status 1."
+    parser = _Parser(prog="salema", description="Video saliency with a memory.", epilog=end)
     parser.add_argument("--params", default="params.yaml", help="the parameters of the study")
     parser.add_argument("--profile", help="a profile of them (default: the one they name)")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def command(name: str, function: Command, text: str, *options: str) -> _Parser:
-        return commands.add_parser(name, help=text, description=text).takes(function, *options)
+    def command(name: str, function: Command, text: str, options: str = "") -> _Parser:
+        return commands.add_parser(name, help=text, description=text).takes(function, options)
 
-    predict = command("predict", _predict, "maps of videos, pictures, a camera, ...", *SOURCES)
-    predict.mode("--dataset", _predict_dataset, *WHERE, *MODEL, *MAPS, "--submission")
+    placed, looks = "--placement --alpha", "--colormap --opacity --shot-reset"
+    model = f"--weights --sha256 {placed} --device --precision --chunk"
+    maps, clips = "--out --format --overwrite", "--root --split --videos"
+    files = f"sources {model} {maps} --overlay --view --size {looks}"
+    predict = command("predict", _predict, "maps of videos, pictures, a camera, ...", files)
+    predict.mode("--dataset", _predict_dataset, f"{clips} {model} {maps} --submission")
     predict.mode("--run", _predict_run)
-    evaluate = command("evaluate", _evaluate, "score anybody's maps", *SCORES)
+    scored = f"predictions --dataset {clips} --protocol --every --paired --weights --csv"
+    evaluate = command("evaluate", _evaluate, "scores of anybody's maps", f"{scored} --allow-seen")
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
-    command("view", _view, "one self-contained HTML page for a video", *PAGE)
-    files = ("old", "new", "--half", "--placement", "--alpha")
-    command("convert", _convert, "an authors' checkpoint as a weights file of ours", *files)
-    command("export", _export, "one step of the network as ONNX", "out", *MODEL[:4])
+    page = f"source --out --overwrite {looks} {model}"
+    command("view", _view, "one self-contained HTML page for a video", page)
+    checkpoints = f"old new --half {placed}"
+    command("convert", _convert, "an authors' checkpoint as a weights file of ours", checkpoints)
+    stored = f"out --weights --sha256 {placed}"
+    command("export", _export, "one step of the network as ONNX", stored)
     command("doctor", _doctor, "what this machine has and what to fix")
-    command("index", _index, "what is under data.root -> the manifest", "--check", "index --root")
+    command("index", _index, "what is under data.root -> the manifest", "--check --root")
     command("tune", _tune, "train a static network on images", "run")
-    start = ("run", "--init", "finetune --dataset")
-    command("finetune", _finetune, "train a placement on clips", *start)
+    command("finetune", _finetune, "train a placement on clips", "run --init --dataset")
     command("protocols", _protocols, "a run of the study by every protocol", "run")
-    command("report", _report, "a notebook, executed into reports/", "notebook", "--local")
+    command("report", _report, "a notebook, executed into reports/", "notebook --local")
     return parser
 
 
@@ -199,7 +210,7 @@ def _root(parsed: argparse.Namespace) -> Path:
     return Path(root)
 
 
-def _dataset(parsed: argparse.Namespace, ground_truth: bool) -> list:
+def _clips(parsed: argparse.Namespace, ground_truth: bool) -> "list[Clip]":
     from salema import data
     from salema.predict import sources
 
@@ -207,27 +218,17 @@ def _dataset(parsed: argparse.Namespace, ground_truth: bool) -> list:
     return data.load(_root(parsed), parsed.dataset, parsed.split, videos, ground_truth)
 
 
-def _predict_run(parsed: argparse.Namespace) -> int:
-    from salema.predict import sources
-
-    print(sources.predict_run(_study(parsed), parsed.run))
-    return 0
-
-
 def _predict(parsed: argparse.Namespace) -> int:
     from salema.predict import sources
 
     if not parsed.sources:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
-    folder = parsed.out
-    if folder is None and not (parsed.overlay or parsed.view):
-        folder = Path("saliency")
     if parsed.view and len(parsed.sources) != 1:
         raise SalemaError("--view takes one source (run it once for each)")
     looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
+    folder = parsed.out or (None if parsed.overlay or parsed.view else Path("saliency"))
     output = sources.Output(folder, parsed.format, parsed.overlay, parsed.size, *looks)
-    predictor = _model(parsed)
-    status = 0
+    predictor, status = _model(parsed), 0
     if folder or parsed.overlay:
         status = sources.predict_sources(predictor, parsed.sources, output)
     if parsed.view:
@@ -235,11 +236,18 @@ def _predict(parsed: argparse.Namespace) -> int:
     return status
 
 
+def _view(parsed: argparse.Namespace) -> int:
+    from salema.predict.sources import Output
+
+    out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
+    looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
+    return _page(_model(parsed), parsed.source, out, Output(None, "png", None, "source", *looks))
+
+
 def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> int:
     from salema.tools import view
 
-    stopped = view.page(predictor, source, out, output)
-    if stopped:
+    if stopped := view.page(predictor, source, out, output):
         print(f"{source}: {stopped}; the frames before that are in {out}", file=sys.stderr)
         return 1
     print(out)
@@ -249,23 +257,56 @@ def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> i
 def _predict_dataset(parsed: argparse.Namespace) -> int:
     from salema.predict import load, sources
 
-    clips = _dataset(parsed, ground_truth=False)
+    clips = _clips(parsed, ground_truth=False)
     if parsed.submission:
         if parsed.dataset != "DHF1K" or parsed.format != "png":
             raise SalemaError("--submission needs --dataset DHF1K and --format png (change them)")
-        if parsed.submission.exists():
-            raise SalemaError(f"{parsed.submission} exists (choose another name, or remove it)")
+        absent(parsed.submission)
     predictor = _model(parsed)
     name = parsed.weights.stem if parsed.weights else "salema"
-    folder = parsed.out or Path("saliency")
-    about = load.identity(predictor)
-    status = sources.predict_dataset(
-        predictor, clips, folder, parsed.format, parsed.overwrite, name, about
-    )
+    folder, about = parsed.out or Path("saliency"), load.identity(predictor)
+    output = (folder, parsed.format, parsed.overwrite, name, about)
+    status = sources.predict_dataset(predictor, clips, *output)
     if parsed.submission:
         sources.submission(folder / f"{name}_predictions", clips, parsed.submission)
         print(f"{parsed.submission}: {len(clips)} videos")
     return status
+
+
+def _predict_run(parsed: argparse.Namespace) -> Path:
+    from salema.predict import sources
+
+    return sources.predict_run(_study(parsed), parsed.run)
+
+
+def _evaluate(parsed: argparse.Namespace) -> int:
+    from salema import data
+    from salema.score import evaluate
+    from salema.score.maps import Maps
+
+    folder, paired = parsed.predictions, parsed.paired
+    if not (folder and parsed.dataset):
+        raise SalemaError("evaluate what? (name a folder of maps and --dataset)")
+    clips = _clips(parsed, ground_truth=True)
+    if not folder.is_dir():
+        raise SalemaError(f"no such folder of maps: {folder} (check the path)")
+    if parsed.csv:
+        absent(parsed.csv)
+    rules = {"protocol": parsed.protocol, "every": parsed.every}
+    rules["everyone"] = data.load(_root(parsed), parsed.dataset)
+    table = None
+    if paired and not paired.is_dir():
+        table = evaluate.read_scores(paired, [clip.name for clip in clips])
+    leaks = {"seen": evaluate.seen_by(parsed.weights, folder), "allow_seen": parsed.allow_seen}
+    scores = evaluate.score_clips(clips, Maps(folder), **rules, **leaks)
+    means = evaluate.summary(scores, parsed.protocol)
+    print(evaluate.table(means, f"{clips[0].dataset}, {parsed.protocol}"))
+    if parsed.csv:
+        evaluate.write_scores(scores, parsed.csv)
+    if paired:
+        table = table or evaluate.rows(evaluate.score_clips(clips, Maps(paired), **rules))
+        print(evaluate.differences(evaluate.rows(scores), table))
+    return 0
 
 
 def _evaluate_run(parsed: argparse.Namespace) -> int:
@@ -275,62 +316,18 @@ def _evaluate_run(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(parsed: argparse.Namespace) -> int:
-    from salema import data
-    from salema.score import evaluate
-    from salema.score.maps import Maps
-
-    folder, paired, protocol = parsed.predictions, parsed.paired, parsed.protocol
-    if not (folder and parsed.dataset):
-        raise SalemaError("evaluate what? (name a folder of maps and --dataset)")
-    clips = _dataset(parsed, ground_truth=True)
-    if not folder.is_dir():
-        raise SalemaError(f"no such folder of maps: {folder} (check the path)")
-    if parsed.csv and parsed.csv.exists():
-        raise SalemaError(f"{parsed.csv} exists (choose another name, or remove it)")
-    everyone, other = data.load(_root(parsed), parsed.dataset), None
-    if paired and not paired.is_dir():
-        other = evaluate.read_scores(paired, [clip.name for clip in clips])
-    options = {"protocol": protocol, "every": parsed.every, "everyone": everyone}
-    seen = evaluate.seen_by(parsed.weights, folder)
-    scores = evaluate.score_clips(
-        clips, Maps(folder), seen=seen, allow_seen=parsed.allow_seen, **options
-    )
-    result = evaluate.summary(scores, protocol)
-    print(evaluate.table(result, f"{clips[0].dataset}, {protocol}"))
-    if parsed.csv:
-        evaluate.write_scores(scores, parsed.csv)
-    if paired:
-        other = other or evaluate.rows(evaluate.score_clips(clips, Maps(paired), **options))
-        print(evaluate.differences(evaluate.rows(scores), other))
-    return 0
-
-
-def _view(parsed: argparse.Namespace) -> int:
-    from salema.predict.sources import Output
-
-    out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
-    looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
-    output = Output(None, "png", None, "source", *looks)
-    return _page(_model(parsed), parsed.source, out, output)
-
-
-def _convert(parsed: argparse.Namespace) -> int:
+def _convert(parsed: argparse.Namespace) -> Path:
     from salema.predict import load
 
-    load.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
-    print(parsed.new)
-    return 0
+    return load.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
 
 
-def _export(parsed: argparse.Namespace) -> int:
+def _export(parsed: argparse.Namespace) -> Path:
     from salema.predict import load
     from salema.tools import export
 
     network, card = load.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
-    export.export(network, parsed.out, card)
-    print(parsed.out)
-    return 0
+    return export.export(network, parsed.out, card)
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
@@ -339,43 +336,36 @@ def _doctor(parsed: argparse.Namespace) -> int:
     return doctor.report()
 
 
-def _index(parsed: argparse.Namespace) -> int:
+def _index(parsed: argparse.Namespace) -> int | Path:
     from salema.data import manifest
 
     settings = _study(parsed)
-    root = parsed.root or settings.root
-    if parsed.check:
-        return manifest.check(root, settings)
-    print(manifest.write(root, settings))
-    return 0
+    index = manifest.check if parsed.check else manifest.write
+    return index(parsed.root or settings.root, settings)
 
 
-def _tune(parsed: argparse.Namespace) -> int:
+def _tune(parsed: argparse.Namespace) -> Path:
     from salema.train import loop
 
-    print(loop.tune(_study(parsed), parsed.run))
-    return 0
+    return loop.tune(_study(parsed), parsed.run)
 
 
-def _finetune(parsed: argparse.Namespace) -> int:
+def _finetune(parsed: argparse.Namespace) -> Path:
     from salema.train import loop
 
-    print(loop.finetune(_study(parsed), parsed.run, parsed.init, parsed.dataset))
-    return 0
+    return loop.finetune(_study(parsed), parsed.run, parsed.init, parsed.dataset)
 
 
-def _protocols(parsed: argparse.Namespace) -> int:
+def _protocols(parsed: argparse.Namespace) -> Path:
     from salema.score import evaluate
 
-    print(evaluate.compare_protocols(_study(parsed), parsed.run))
-    return 0
+    return evaluate.compare_protocols(_study(parsed), parsed.run)
 
 
-def _report(parsed: argparse.Namespace) -> int:
+def _report(parsed: argparse.Namespace) -> Path:
     from salema.report.execute import execute
 
-    print(execute(parsed.notebook, _study(parsed), parsed.local))
-    return 0
+    return execute(parsed.notebook, _study(parsed), parsed.local)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ class SalemaError(ValueError):
         self.status = status
 
 
+def absent(path: str | Path) -> Path:
+    """A path for new output; an error if something exists there."""
+    if Path(path).exists():
+        raise SalemaError(f"{path} exists (choose another name, or remove it)")
+    return Path(path)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -35,8 +42,8 @@ def _remove(path: Path) -> None:
 def atomic(path: str | Path, replace: bool = False) -> Iterator[Path]:
     """A temporary path next to `path`, renamed to it on success and removed on error.
 
-    The temporary name keeps the suffix (`.map.mp4.part.mp4`), because some encoders choose the
-    container by it. It may become a file or a folder; a folder needs `replace` to replace one.
+    It may become a file or a folder; a folder needs `replace` to replace one. It keeps the suffix
+    (`.map.mp4.part.mp4`), by which some encoders choose the container.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
@@ -54,12 +61,11 @@ def atomic(path: str | Path, replace: bool = False) -> Iterator[Path]:
     except OSError as error:
         _remove(part)
         if isinstance(error, FileExistsError | NotADirectoryError):
-            raise SalemaError(
-                f"cannot make the folder {path.parent} (a file is in the way; choose another)"
-            ) from error
-        raise SalemaError(
-            f"cannot write {path}: {error.strerror or error} (free some space or choose another)"
-        ) from error
+            what = f"cannot make the folder {path.parent} (a file is in the way; choose another)"
+        else:
+            reason = error.strerror or error
+            what = f"cannot write {path}: {reason} (free some space or choose another)"
+        raise SalemaError(what) from error
     except BaseException:
         _remove(part)
         raise

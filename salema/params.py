@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +19,7 @@ DatasetName = Literal[
 Layer = Annotated[int, Field(ge=0, le=61)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+RATES = {"learning_rate", "fresh_learning_rate"}  # of a placement; they do not change its network
 
 
 class Block(BaseModel):
@@ -143,8 +144,7 @@ class Placement(Block):
 
     def same_network(self, other: "Placement") -> bool:
         """Whether two placements differ in nothing but their learning rates."""
-        rates = {"learning_rate", "fresh_learning_rate"}
-        return self.model_dump(exclude=rates) == other.model_dump(exclude=rates)
+        return self.model_dump(exclude=RATES) == other.model_dump(exclude=RATES)
 
 
 # A suffix of a name changes one setting.
@@ -252,8 +252,7 @@ def _one_line(error: ValidationError, path: Path) -> str:
     key = ".".join(str(step) for step in where if step != "[key]") or "runs"
     if kind == "extra_forbidden":
         block = BLOCKS[where[0]] if len(where) > 1 else Params
-        near = difflib.get_close_matches(str(where[-1]), block.model_fields, n=1)
-        fix = f"did you mean {near[0]}?" if near else "remove it"
+        fix = _nearest(str(where[-1]), block.model_fields, "remove it")
         return f"unknown key {key} in {path} ({fix})"
     if kind == "missing":
         return f"missing key {key} in {path} (add it)"
@@ -305,14 +304,14 @@ def read(path: str | Path = "params.yaml", profile: str | None = None) -> Params
     return from_dict(raw, path, profile)
 
 
-def choose(name: str, names: Iterable[str], what: str) -> str:
+def choose(name: str, names: Collection[str], what: str) -> str:
     """`name`, if it is among `names`; else a SalemaError that suggests the nearest of them."""
-    names = list(names)
     if name in names:
         return name
     raise SalemaError(f"unknown {what} {name!r} ({_nearest(name, names)})")
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
+def _nearest(name: str, names: Collection[str], otherwise: str = "") -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
+    otherwise = otherwise or f"choose one of {', '.join(names)}"
+    return f"did you mean {near[0]}?" if near else otherwise

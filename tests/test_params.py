@@ -297,7 +297,7 @@ def test_a_wrong_value_is_told_with_its_key(key, value, named):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "mend"),
+    ("key", "value", "fix"),
     [
         ("profiles/sample/data/tune", ["SALICN"], "did you mean SALICON?"),
         ("profiles/sample/data/evaluate", {"DHF1k": "val"}, "did you mean DHF1K?"),
@@ -305,8 +305,8 @@ def test_a_wrong_value_is_told_with_its_key(key, value, named):
         ("placements/ema30/dropout", True, "choose one of none, train, always"),
     ],
 )
-def test_a_value_that_must_be_one_of_some_is_told_with_the_nearest(key, value, mend):
-    assert mend in told(changed(key, value))
+def test_a_value_that_must_be_one_of_some_is_told_with_the_nearest(key, value, fix):
+    assert fix in told(changed(key, value))
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "weight_decay"])

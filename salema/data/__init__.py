@@ -8,16 +8,14 @@ Every set is in `<root>/<set>/...`, as published. Read in this order:
     listing     what a folder holds, and what is wrong with it
     images      SALICON, OSIE, NUSScene
     videos      DHF1K, Hollywood-2, UCF-sports, HEVC33, other
-    catalogue   the name of a set -> its clips
-    manifest    what is here, and whether the study can run on it
+    manifest    the name of a set -> its clips; whether the study can run on them
     cache       frames and ground truth at the model's size, decoded once
 """
 
 from salema.data.cache import FrameCache, study_cache
-from salema.data.catalogue import find, load
 from salema.data.clip import Clip, is_image
 from salema.data.gaze import blur, sigma
-from salema.data.manifest import scan
+from salema.data.manifest import find, load, scan
 from salema.data.sets import DATASETS, SETS
 
 __all__ = ["DATASETS", "SETS", "Clip", "FrameCache", "blur", "find", "is_image", "load", "scan"]

@@ -1,17 +1,16 @@
 """Frames and ground truth at the model's size, decoded once and memory-mapped afterwards.
 
-A cache, not a result: any file of it, or the whole folder, may be deleted at any moment. Each
-clip has one `.npy` file per kind and size, named after a hash of the state of its sources. A
-file is renamed into place when it is complete; one that is short or of another kind is made again.
+Any file of the cache, or the whole folder, may be deleted at any moment. Each clip has one `.npy`
+file per kind and size, named after a hash of the state of its sources. It gets its name when it is
+complete; one that is short or of another kind is made again.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -30,8 +29,7 @@ VERSION = 1  # of what `_rows` makes of a source
 class SourceArray:
     """What a cached array would hold, read from the source each time: `array[i]`, `array[a:b]`.
 
-    A slice that begins where the last one stopped continues reading; any other starts the
-    clip again. Steps and negative numbers are not supported.
+    A slice that begins where the last one stopped continues reading; any other starts again.
     """
 
     dtype = np.dtype(np.uint8)
@@ -61,17 +59,11 @@ class SourceArray:
 
 
 class FrameCache:
-    """The clips' frames, maps and fixations as uint8 arrays at the model's size.
+    """The clips' frames, maps and fixations as uint8 arrays at the model's size (h, w).
 
-    Each array is a memory map, or, where the disk budget is used up, a `SourceArray`. A memory
-    map is shorter than `clip.n_frames` where the source breaks off; `problems` reports it. It
-    does not change while the cache is in use, even if its file is deleted: the next run reads
-    a source that changes in the meantime.
-
-    Args:
-        folder: Where the files go; made when needed.
-        size: (h, w) of the model's input.
-        budget_bytes: The most bytes that the folder may hold.
+    Each array is a memory map, or a `SourceArray` where `folder` would exceed `budget_bytes`. A
+    memory map is shorter than `clip.n_frames` where the source breaks off. It stays the same while
+    the cache is in use: a source that changes is decoded again by the next run.
     """
 
     def __init__(self, folder: str | Path, size: Size, budget_bytes: int) -> None:
@@ -79,24 +71,16 @@ class FrameCache:
         self.size = (int(size[0]), int(size[1]))
         self.budget_bytes = budget_bytes
         self._maps: dict[tuple[Clip, str], np.ndarray] = {}
-        self._problems: dict[tuple[Clip, str], Problem] = {}
+        self.problems: dict[tuple[Clip, str], Problem] = {}  # of arrays shorter than their clips
         self._room: int | None = None
         self._written = 0
-
-    @property
-    def problems(self) -> list[Problem]:
-        """One for each array that is shorter than its clip."""
-        return list(self._problems.values())
 
     def frames(self, clip: Clip) -> np.ndarray | SourceArray:
         """Uint8 (T, h, w, 3) RGB: resized by area, the aspect is not kept."""
         return self._array(clip, "frames", 3)
 
     def maps(self, clip: Clip) -> np.ndarray | SourceArray:
-        """Uint8 (T, h, w): maps resized by area, then each stretched to 0-255.
-
-        A flat or missing map is zeros: nothing to learn from, nothing to score.
-        """
+        """Uint8 (T, h, w): resized by area, each stretched to 0-255; a flat or missing one is 0."""
         return self._array(clip, "maps")
 
     def fixations(self, clip: Clip) -> np.ndarray | SourceArray:
@@ -105,7 +89,7 @@ class FrameCache:
 
     @staticmethod
     def identity(clip: Clip) -> str:
-        """Hash of what a clip's arrays depend on now: its files' states, fixations, the blur."""
+        """Hashes of what a clip's arrays depend on now: its files' states, fixations, the blur."""
         return " ".join(_key(clip, kind) for kind in ("frames", "maps", "fixations"))
 
     def _array(self, clip: Clip, kind: str, *channels: int) -> np.ndarray | SourceArray:
@@ -130,18 +114,18 @@ class FrameCache:
 
     def _write(self, path: Path, clip: Clip, kind: str) -> None:
         rows = self._readable(clip, kind, 0)
-        first, count = next(rows), 0
+        first = next(rows)
         # Where nothing can be written, the source still can be read.
         with suppress(SalemaError, OSError):
             for old in path.parent.glob(f"{path.name.rsplit('.', 2)[0]}.*.npy"):
                 old.unlink(missing_ok=True)  # made from sources that have changed
             with atomic(path) as part, part.open("wb") as file:
-                _write_header(file, (clip.n_frames, *first.shape))
-                for row in chain([first], rows):
-                    file.write(row)
-                    count += 1
+                file.seek(HEADER)
+                file.writelines(chain([first], rows))
+                count = (file.tell() - HEADER) // first.size
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *first.shape)}
                 file.seek(0)
-                _write_header(file, (count, *first.shape))
+                np.lib.format.write_array_header_1_0(file, header)
                 self._written += HEADER + count * first.size
 
     def _readable(self, clip: Clip, kind: str, start: int) -> Iterator[np.ndarray]:
@@ -156,7 +140,7 @@ class FrameCache:
                 raise
             reason = f"{kind} of {count} of {clip.n_frames} frames read: {error}"[:400]
             file = f"{clip.dataset}/{clip.name}"
-            self._problems[clip, kind] = Problem(clip.dataset, clip.split, file, reason)
+            self.problems[clip, kind] = Problem(clip.dataset, clip.split, file, reason)
 
     def _fits(self, size: int) -> bool:
         """Whether `size` bytes are left; the folder is measured again after each 1 % written."""
@@ -184,12 +168,6 @@ def _open(path: Path, shape: tuple) -> np.ndarray | None:
     return array if fits and 0 < len(array) <= shape[0] else None
 
 
-def _write_header(file: BinaryIO, shape: tuple) -> None:
-    """Of the same length for every number of rows: NumPy leaves room for it to grow."""
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-
-
 def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]:
     """The rows of an array, uint8 (h, w) or (h, w, 3), from frame `start` on."""
     if kind == "frames":
@@ -200,8 +178,7 @@ def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]
         for points in clip.fixations(start):
             yield stretch(blur(points, clip.size, sigma(clip.size), size))
     else:
-        missing = repeat(None, clip.n_frames - start)
-        for path in clip.map_files.paths(start) if clip.map_files else missing:
+        for path in clip.paths(clip.map_files, start):
             gray = np.zeros(size, np.uint8) if path is None else read_gray(path)
             yield stretch(fit(gray.astype(np.float32), size))
 
@@ -222,10 +199,9 @@ def _key(clip: Clip, kind: str) -> str:
         return digest.hexdigest()
     source = {"frames": clip.images, "maps": clip.map_files, "fixations": clip.fixation_files}[kind]
     for path in source.paths() if isinstance(source, Files) else [source]:
-        if path is None:
-            digest.update(b"-")
-            continue
-        state = path.stat() if path.exists() else None
-        identity = (path.name, state and state.st_size, state and state.st_mtime_ns)
-        digest.update(repr(identity).encode())
+        identity = "-"
+        if path is not None:
+            state = path.stat() if path.exists() else None
+            identity = repr((path.name, state and state.st_size, state and state.st_mtime_ns))
+        digest.update(identity.encode())
     return digest.hexdigest()

@@ -43,8 +43,7 @@ class Clip:
     images: Images = field(repr=False)
     map_files: Files | None = field(default=None, repr=False)  # the official maps, if any
     fixation_files: Files | None = field(default=None, repr=False)  # where they are files
-    # (N, 5) fixations of the sets that keep them in a table: x, y in pixels, observer, first
-    # frame, frame after the last.
+    # (N, 5) where fixations are in a table: x, y in pixels, observer, first frame, last frame + 1.
     points: np.ndarray | None = field(default=None, repr=False, compare=False)
     fps: float | None = None  # None for an image and where the set does not give it
     has_observers: bool = False  # whether the fixations keep the observers apart
@@ -87,39 +86,27 @@ class Clip:
 
     def files(self) -> Iterator[Path]:
         """Every file of this clip alone: pictures or video, maps, fixations."""
-        if isinstance(self.images, Path):
-            yield self.images
         for kind in (self.images, self.map_files, self.fixation_files):
-            if isinstance(kind, Files):
-                yield from filter(None, kind.paths())
+            yield from filter(None, kind.paths() if isinstance(kind, Files) else [kind])
 
     def frames(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-        """Frames [start, stop) as uint8 (H, W, 3) RGB, sequential and lazy.
-
-        Raises:
-            SalemaError: A frame is missing or broken; the frames before it were given.
-        """
-        from salema.media import read
-
+        """Frames [start, stop) as uint8 (H, W, 3) RGB, lazily; a broken one is an error."""
         start, stop, _ = slice(start, stop).indices(self.n_frames)
         if isinstance(self.images, Files):
             for path in self.images.paths(start, stop):
                 if not path.is_file():
                     raise SalemaError(f"no such file: {path} (removed since the listing)", 1)
                 yield fit(read_image(path), self.size, cv2.INTER_LINEAR)
-            return
-        if start >= stop:
-            return
-        source = read.open(self.images)
-        done = start
-        for frame in islice(source, start, stop):
-            yield frame.image
-            done += 1
-        if done < stop:
-            reason = f": {source.stopped}" if source.stopped else ""
-            raise SalemaError(
-                f"{self.images} ends early{reason} ({self.n_frames} frames expected)", 1
-            )
+        elif start < stop:
+            from salema.media import read
+
+            source, done = read.open(self.images), start
+            for frame in islice(source, start, stop):
+                yield frame.image
+                done += 1
+            if done < stop:
+                early = f"ends early: {source.stopped}" if source.stopped else "ends early"
+                raise SalemaError(f"{self.images} {early} ({self.n_frames} frames expected)", 1)
 
     def maps(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray | None]:
         """Maps of frames [start, stop): float32 (H, W) in [0, 1], or None without one.
@@ -127,39 +114,32 @@ class Clip:
         Official maps are divided by 255 and nothing else; a blank one is zeros. Where
         the set publishes fixations only, they are blurred with `sigma`.
         """
-        for index, path in self._ground_truth(self.map_files, start, stop):
-            if self.points is not None:
-                yield blur(self._points_at(index), self.size, sigma(self.size))
-            elif path is None:
-                yield None
-            else:
-                gray = fit(read_gray(path), self.size, cv2.INTER_LINEAR)
-                yield gray.astype(np.float32) / 255
+        if self.points is not None:
+            for points in self.fixations(start, stop):
+                yield blur(points, self.size, sigma(self.size))
+            return
+        for path in self.paths(self.map_files, start, stop):
+            gray = None if path is None else fit(read_gray(path), self.size, cv2.INTER_LINEAR)
+            yield None if gray is None else gray.astype(np.float32) / 255
 
     def fixations(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """Fixations of frames [start, stop): float (N, 3), x, y in pixels and the observer.
 
-        A fixation counts once in every frame that it covers; a frame without any, or
-        without annotation, gives (0, 3).
+        A fixation counts once in every frame that it covers; a frame without any gives (0, 3).
         """
-        for index, path in self._ground_truth(self.fixation_files, start, stop):
-            if self.points is not None:
-                yield self._points_at(index)
-            elif path is None:
-                yield np.empty((0, 3))
-            else:
-                yield read_fixations(path, self.size)
+        if self.points is None:
+            for path in self.paths(self.fixation_files, start, stop):
+                yield np.empty((0, 3)) if path is None else read_fixations(path, self.size)
+            return
+        shown, first, end = inside(self.points, self.size), self.points[:, 3], self.points[:, 4]
+        for index in range(self.n_frames)[start:stop]:
+            yield self.points[shown & (first <= index) & (index < end), :3]
 
-    def _ground_truth(
-        self, files: Files | None, start: int, stop: int | None
-    ) -> Iterator[tuple[int, Path | None]]:
-        paths = files.paths(start, stop) if files else repeat(None)
-        return zip(range(self.n_frames)[start:stop], paths, strict=False)
-
-    def _points_at(self, index: int) -> np.ndarray:
-        points = self.points
-        now = (points[:, 3] <= index) & (index < points[:, 4]) & inside(points, self.size)
-        return points[now, :3]
+    def paths(self, files: Files | None, start: int = 0, stop: int | None = None) -> Iterator:
+        """The path of each of the frames [start, stop) in `files`, or None."""
+        return (
+            files.paths(start, stop) if files else repeat(None, len(self.frame_names[start:stop]))
+        )
 
 
 def is_image(clip: Clip) -> bool:

@@ -23,35 +23,22 @@ def inside(points: np.ndarray, size: Size) -> np.ndarray:
 def fixation_counts(fixations: np.ndarray, size: Size, grid: Size) -> np.ndarray:
     """Fixations in each cell of a grid (h, w) laid over a picture of `size`: uint8, up to 255."""
     points = np.floor(fixations[inside(fixations, size), :2]) + 0.5
-    columns = (points[:, 0] * grid[1] / size[1]).astype(int)
-    rows = (points[:, 1] * grid[0] / size[0]).astype(int)
+    columns, rows = (points * grid[::-1] / size[::-1]).astype(int).T
     counts = np.bincount(rows * grid[1] + columns, minlength=grid[0] * grid[1])
     return np.minimum(counts, 255).astype(np.uint8).reshape(grid)
 
 
 def sigma(size: Size) -> float:
-    """Standard deviation in pixels of the blur that makes a map of fixations.
-
-    A 33rd of the longer side of (H, W). Only for OSIE, NUSScene and HEVC33: the other
-    sets publish maps (DHF1K's are 12.74 px at 640x360, UCF-sports' and Hollywood-2's 20).
-    """
+    """Standard deviation (pixels) of the blur for sets without maps: a 33rd of the longer side."""
     return max(size) / 33
 
 
 def blur(fixations: np.ndarray, size: Size, sigma: float, grid: Size | None = None) -> np.ndarray:
     """A saliency map: one Gaussian per fixation, summed and divided by the maximum.
 
-    Gaussians are sampled exactly, as products of a row and a column profile: they are not
-    truncated, and a wide one is no slower.
-
-    Args:
-        fixations: Points (N, 2 or more).
-        size: (H, W) of the picture; points outside are left out.
-        sigma: Standard deviation in pixels of the picture, above 0.
-        grid: (h, w) of the result, which stretches with the picture; None for `size`.
-
-    Returns:
-        float32 (h, w) in [0, 1]; zeros where nobody fixated.
+    Gaussians are not truncated. Points (N, 2 or more) outside the picture of `size` (H, W) are left
+    out; `sigma`, above 0, is in its pixels. The result is float32 in [0, 1], zeros where nobody
+    fixated, of `size` or of the (h, w) of a `grid` that is laid over the picture.
     """
     points = np.floor(fixations[inside(fixations, size), :2]) + 0.5
     profiles = []
@@ -70,10 +57,10 @@ def load_mat(path: Path) -> dict:
     """The variables of a MATLAB file up to v7."""
     try:
         from scipy.io import loadmat
+
+        return loadmat(path)
     except ImportError as error:
         raise SalemaError(f"{path.name} needs SciPy (pip install 'salema[data]')") from error
-    try:
-        return loadmat(path)
     except NotImplementedError as error:
         raise SalemaError(f"MATLAB v7.3 file: {path} (save it again with -v7)") from error
     except Exception as error:  # SciPy raises whatever its parser fails with
@@ -81,19 +68,15 @@ def load_mat(path: Path) -> dict:
 
 
 def read_fixations(path: Path, size: Size) -> np.ndarray:
-    """The points (N, 3) of one frame, scaled to pixels of `size` and none outside.
+    """The points (N, 3) of one frame, scaled to pixels of `size` (H, W) and none outside.
 
-    Args:
-        path: A map of fixated pixels (PNG, or MATLAB with one matrix), or SALICON's
-            MATLAB file with one struct per observer.
-        size: (H, W) of the frame.
+    The file is a map (PNG, or one matrix in MATLAB) or has a struct per observer (SALICON's).
     """
     if path.suffix.lower() != ".mat":
         points, of = _points(read_gray(path))
     else:
         variables = load_mat(path)
-        read = _observers if "gaze" in variables else _matrix
-        points, of = read(variables, path)
+        points, of = (_observers if "gaze" in variables else _matrix)(variables, path)
     if of != size:  # scales the centres of the pixels
         points[:, :2] = (points[:, :2] + 0.5) * (size[1] / of[1], size[0] / of[0])
     return points[inside(points, size)]

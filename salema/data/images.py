@@ -10,6 +10,8 @@ from salema.data.gaze import load_mat
 from salema.data.listing import PICTURES, Search, files_in, numbered
 from salema.files import SalemaError
 
+STIMULI = Path("data", "stimuli")  # the pictures of OSIE and NUSScene
+
 
 def salicon(search: Search) -> None:
     """`{images,maps,fixations}/{train,val,test}/`, or each of the three flat.
@@ -17,7 +19,7 @@ def salicon(search: Search) -> None:
     In a flat folder the file names give the split: `COCO_train2014_000000000009.jpg`.
     """
     for split in search.splits:
-        images_in, images = _part(search.folder / "images", split, PICTURES)
+        _, images = _part(search.folder / "images", split, PICTURES)
         maps_in, maps = _part(search.folder / "maps", split, PICTURES)
         points_in, points = _part(search.folder / "fixations", split, (".mat", *PICTURES))
         bare = split in search.facts.unannotated
@@ -27,22 +29,20 @@ def salicon(search: Search) -> None:
             lacking = [stem for stem in images if stem not in files and not bare]
             skipped = "skipped" if what == "map" and search.ground_truth else "not scored"
             search.report_some(split, kind, lacking, "image", f"without a {what}, {skipped}")
-        for stem, name in images.items():
+        for stem, image in images.items():
             if bare or stem in maps or not search.ground_truth:
-                truth = {"has_observers": points.get(stem, "").endswith(".mat")}
-                if stem in maps:
-                    truth["map_files"] = Files(maps_in, (maps[stem],))
-                if stem in points:
-                    truth["fixation_files"] = Files(points_in, (points[stem],))
-                search.add(stem, split, [stem], Files(images_in, (name,)), **truth)
+                truth = {"map_files": maps.get(stem), "fixation_files": points.get(stem)}
+                apart = stem in points and points[stem].names[0].endswith(".mat")
+                search.add(stem, split, [stem], image, has_observers=apart, **truth)
 
 
-def _part(folder: Path, split: str, suffixes: Collection[str]) -> tuple[Path, dict[str, str]]:
-    """The folder that holds the files of a split, and stem -> name."""
+def _part(folder: Path, split: str, suffixes: Collection[str]) -> tuple[Path, dict[str, Files]]:
+    """The folder that holds the files of a split, and stem -> file."""
+    prefix = f"COCO_{split}"
     if (folder / split).is_dir():
-        return folder / split, files_in(folder / split, suffixes)
-    files = files_in(folder, suffixes)
-    return folder, {stem: files[stem] for stem in files if stem.startswith(f"COCO_{split}")}
+        folder, prefix = folder / split, ""
+    files = files_in(folder, suffixes).items()
+    return folder, {s: Files(folder, (name,)) for s, name in files if s.startswith(prefix)}
 
 
 def osie(search: Search) -> None:
@@ -52,9 +52,9 @@ def osie(search: Search) -> None:
     try:
         for entry in load_mat(table)["fixations"].ravel():
             image = entry["img"].flat[0].flat[0]
+            subjects = entry["subjects"].flat[0].ravel()
             points[Path(str(image)).stem] = _join(
-                (subject["fix_x"].flat[0], subject["fix_y"].flat[0])
-                for subject in entry["subjects"].flat[0].ravel()
+                (subject["fix_x"].flat[0], subject["fix_y"].flat[0]) for subject in subjects
             )
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise SalemaError(f"no OSIE fixations in {table} (copy it again)") from error
@@ -62,28 +62,20 @@ def osie(search: Search) -> None:
 
 
 def nusscene(search: Search) -> None:
-    """`data/stimuli/001.jpg` and `data/tidy/fixations.mat`: image x observer -> y, x, s, s.
-
-    Rows are the images in the order of their names; where images are missing, row k is
-    image k + 1.
-    """
+    """`data/stimuli/001.jpg` and `data/tidy/fixations.mat`: image x observer -> y, x, s, s."""
     table = search.folder / "data" / "tidy" / "fixations.mat"
-    images = numbered(files_in(search.folder / "data" / "stimuli", PICTURES))
+    images = numbered(files_in(search.folder / STIMULI, PICTURES))
+    points = {}
     try:
         cells = load_mat(table)["fixations"]
-        rows = dict(zip(images, cells, strict=False))
-        if len(images) != len(cells):
-            rows = {number: cells[number - 1] for number in images}
-        points = {
-            Path(images[number]).stem: _join(
-                (cell[:, 1], cell[:, 0]) if cell.size else ([], []) for cell in row
-            )
-            for number, row in rows.items()
-        }
+        complete = len(images) == len(cells)
+        for index, (number, name) in enumerate(images.items()):
+            # Rows are in the order of the names; where images are missing, row k is image k + 1.
+            row = cells[index if complete else number - 1]
+            points[Path(name).stem] = _join((c[:, 1], c[:, 0]) if c.size else ((), ()) for c in row)
     except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise SalemaError(
-            f"{table} does not belong to the {len(images)} images beside it (copy both again)"
-        ) from error
+        reason = f"does not belong to the {len(images)} images in {STIMULI.as_posix()}"
+        raise SalemaError(f"{table} {reason} (copy both again)") from error
     _add(search, table, points)
 
 
@@ -91,15 +83,14 @@ def _join(observers: Iterable[tuple]) -> np.ndarray:
     """(N, 5) points of one image from x and y of each observer."""
     parts = [np.empty((0, 5))]
     for observer, (x, y) in enumerate(observers):
-        x, y = np.ravel(x).astype(float), np.ravel(y).astype(float)
-        rest = np.broadcast_to((observer, 0.0, 1.0), (len(x), 3))
-        parts.append(np.column_stack([x, y, rest]))
+        rest = np.broadcast_to((observer, 0.0, 1.0), (np.size(x), 3))
+        parts.append(np.column_stack([np.ravel(x), np.ravel(y), rest]).astype(float))
     return np.concatenate(parts)
 
 
 def _add(search: Search, table: Path, points: dict[str, np.ndarray]) -> None:
     search.tables.append(table)
-    folder = search.folder / "data" / "stimuli"
+    folder = search.folder / STIMULI
     images = numbered(files_in(folder, PICTURES))
     for split in search.splits:
         numbers = search.facts.numbers[split]

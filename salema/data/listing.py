@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from sys import intern
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from salema.data.clip import Clip, Images
 from salema.data.sets import SETS, DataSet
+from salema.files import SalemaError
 from salema.media.image import natural
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -17,15 +19,14 @@ VIDEOS = (".avi", ".mp4", ".mkv", ".mov")
 
 
 class Problem(NamedTuple):
-    """Something wrong with the data; `file` is relative to the root that holds the data sets."""
+    """Something wrong with the data."""
 
     dataset: str
     split: str
-    file: str
+    file: str  # relative to the root that holds the data sets
     reason: str
 
     def __str__(self) -> str:
-        """One line, e.g. "DHF1K/annotation/0001/maps: 2 maps without a frame (0599, ...)"."""
         return f"{self.file}: {self.reason}"
 
 
@@ -42,30 +43,32 @@ class Search:
     problems: list[Problem] = field(default_factory=list)  # one for everything else
     tables: list[Path] = field(default_factory=list)  # files that belong to all clips together
 
-    @property
-    def folder(self) -> Path:
-        """`<root>/<set>`."""
-        return self.root / self.dataset
-
-    @property
-    def facts(self) -> DataSet:
-        """The row of the set."""
-        return SETS[self.dataset]
+    def __post_init__(self) -> None:
+        self.folder: Path = self.root / self.dataset
+        self.facts: DataSet = SETS[self.dataset]
 
     def wants(self, number: int | None) -> bool:
         """Whether a clip of this number (None: without one) was asked for."""
         return self.videos is None or number in self.videos
 
-    def add(
-        self, name: str, split: str, frames: Iterable[str], images: Images, **more: Any
-    ) -> None:
+    def add(self, name: str, split: str, frames: list[str], images: Images, **more: Any) -> None:
         """Add a clip; `frames` are the names of its frames, `more` the other fields of `Clip`."""
-        self.clips.append(Clip(name, self.dataset, split, tuple(frames), images, **more))
+        self.clips.append(
+            Clip(name, self.dataset, split, tuple(map(intern, frames)), images, **more)
+        )
 
     def report(self, split: str, path: Path, reason: str) -> None:
         """Add a problem of `path`, which lies under the root."""
         file = path.relative_to(self.root).as_posix()
         self.problems.append(Problem(self.dataset, split, file, reason))
+
+    @contextmanager
+    def reporting(self, split: str, path: Path, outcome: str = "") -> Iterator[None]:
+        """Turns an error inside the block into a problem of `path`."""
+        try:
+            yield
+        except SalemaError as error:
+            self.report(split, path, str(error).split(":")[0] + outcome)
 
     def report_some(
         self, split: str, path: Path, names: Sequence[str | int], what: str, fault: str
@@ -80,20 +83,14 @@ class Search:
 def files_in(folder: Path, suffixes: Iterable[str]) -> dict[str, str]:
     """Stem -> name of the files right in `folder`, in natural order; {} without the folder.
 
-    Hidden files and folders are left out: `fixation/` holds a folder `maps/`, and some
-    systems leave `.DS_Store` or `._0001.png`.
+    Hidden files (`.DS_Store`, `._0001.png`) and folders (`fixation/maps/`) are left out.
     """
     if not folder.is_dir():
         return {}
     with os.scandir(folder) as entries:
-        names = [
-            intern(entry.name)
-            for entry in entries
-            if os.path.splitext(entry.name)[1].lower() in suffixes
-            and entry.name[0] != "."
-            and entry.is_file()
-        ]
-    return {intern(os.path.splitext(name)[0]): name for name in sorted(names, key=natural)}
+        names = [entry.name for entry in entries if entry.name[0] != "." and entry.is_file()]
+    parts = ((*os.path.splitext(name), name) for name in sorted(names, key=natural))
+    return {intern(stem): intern(name) for stem, end, name in parts if end.lower() in suffixes}
 
 
 def numbered(files: dict[str, str]) -> dict[int, str]:
@@ -107,7 +104,5 @@ def numbered(files: dict[str, str]) -> dict[int, str]:
 
 def folders_in(folder: Path) -> list[Path]:
     """The folders right in `folder`, in natural order; [] without the folder."""
-    if not folder.is_dir():
-        return []
-    shown = [path for path in folder.iterdir() if path.name[0] != "." and path.is_dir()]
-    return sorted(shown, key=natural)
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((p for p in paths if p.name[0] != "." and p.is_dir()), key=natural)

@@ -1,17 +1,63 @@
-"""What of the data sets is here: a manifest, the problems, and whether the study can run on it."""
+"""What of the data sets is here: the clips, the problems, and whether the study can run on them."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from salema.data.catalogue import find
 from salema.data.clip import Clip
+from salema.data.images import nusscene, osie, salicon
 from salema.data.listing import Problem, Search
 from salema.data.sets import DATASETS, SETS, SPLITS, splits_of
-from salema.data.videos import probe
+from salema.data.videos import dhf1k, hevc33, other, parted, probe
 from salema.files import SalemaError, atomic
 from salema.params import Params
+
+LOADERS = {"SALICON": salicon, "OSIE": osie, "NUSScene": nusscene, "DHF1K": dhf1k}
+LOADERS |= {"Hollywood-2": parted, "UCF-sports": parted, "HEVC33": hevc33, "other": other}
+
+
+def load(
+    root: str | Path,
+    dataset: str,
+    split: str | None = None,
+    videos: range | None = None,
+    ground_truth: bool = True,
+) -> list[Clip]:
+    """The clips of a data set in `<root>/<dataset>/`, in the order of their names.
+
+    `split` is "train", "val" or "test", or None for all; `videos` holds the numbers of the clips,
+    where the set numbers them. `ground_truth` leaves out clips without any, but for the test parts
+    of SALICON and DHF1K, which have none; prediction needs none. It is an error if no clip is
+    left. Single broken items are left out; `find` reports which.
+    """
+    search = find(root, dataset, split, videos=videos, ground_truth=ground_truth)
+    if not search.folder.is_dir():
+        raise SalemaError(f"no data set {dataset} in the folder {root} ({search.facts.source})")
+    if not search.clips:
+        asked = f"{dataset} {split}" if split else dataset
+        if videos is not None:
+            asked += f" numbered {videos.start}-{videos.stop - 1}"
+        reason = next(map(str, search.problems), "see `salema index --check`")
+        raise SalemaError(f"no clip of {asked} in {root} ({reason})")
+    return search.clips
+
+
+def find(root: str | Path, dataset: str, split: str | None = None, **asked: Any) -> Search:
+    """`load` with the problems next to the clips: no clip, and not even a folder, is no error."""
+    search = Search(Path(root), dataset, splits_of(dataset, split), **asked)
+    if search.videos is not None and search.facts.first is None:
+        raise SalemaError(f"clips of {dataset} have no numbers (leave out the range)")
+    reason = f"missing ({search.facts.source})"
+    if search.folder.is_dir():
+        try:
+            LOADERS[dataset](search)
+            return search
+        except SalemaError as error:  # a table of fixations is broken
+            reason = str(error).replace(f"{root}{os.sep}", "")
+    search.report(search.splits[0], search.folder, reason)
+    return search
 
 
 def wanted(params: Params) -> dict[str, list[str]]:
@@ -43,95 +89,57 @@ def write(root: Path, params: Params) -> Path:
 def check(root: Path, params: Params) -> int:
     """Print the table of what is there; returns 1 if the study cannot run, else 0."""
     manifest, problems = scan(root, wanted(params), deep=True)
-    print(table(manifest, problems))
     reasons = obstacles(manifest)
-    for reason in reasons:
-        print(f"the study cannot run: {reason}")
+    print(table(manifest, problems), *(f"the study cannot run: {r}" for r in reasons), sep="\n")
     return 1 if reasons else 0
 
 
 def scan(
     root: str | Path, wanted: Mapping[str, Sequence[str]], deep: bool = False
 ) -> tuple[dict, list[Problem]]:
-    """List data sets without opening pictures: names, numbers of frames, bytes.
+    """List data sets without opening pictures: the manifest and the problems.
 
-    Args:
-        root: The folder that holds the data sets.
-        wanted: Set -> its splits. A missing set is a problem here, no error.
-        deep: Also count the frames of each video that has ground truth (reads it all).
-
-    Returns:
-        The manifest, fit for JSON, in a fixed order and without absolute paths:
-        `{"sets": {set: {"files": {path: bytes}, "splits": {split: {"expected",
-        "dropped_fixations", "clips": {name: {"frames", "annotated", "bytes"}}}}}}}`,
-        and the problems.
+    `wanted` maps a set to its splits; a missing set is a problem. A `deep` scan also counts the
+    frames of each video that has ground truth, which reads it all. The manifest is fit for JSON,
+    in a fixed order and without absolute paths: `{"sets": {set: {"files": {path: bytes},
+    "splits": {split: {"expected", "dropped_fixations", "clips": {name: {"frames", "annotated",
+    "bytes"}}}}}}}`.
     """
     sets: dict[str, dict] = {}
     problems: dict[tuple[str, str], Problem] = {}
     for dataset in sorted(wanted, key=lambda name: (*DATASETS, name).index(name)):
         here = sets[dataset] = {"files": {}, "splits": {}}
         for split in sorted(wanted[dataset], key=lambda name: (*SPLITS, name).index(name)):
-            search = _search(Path(root), dataset, split)
+            search = find(root, dataset, split)
             clips = {clip.name: _measure(search, clip, deep) for clip in search.clips}
+            dropped = 0
+            for clip in search.clips:
+                with search.reporting(split, next(clip.files())):
+                    dropped += clip.dropped
             for path in filter(Path.is_file, search.tables):
                 here["files"][path.relative_to(search.root).as_posix()] = path.stat().st_size
-            here["splits"][split] = {
-                "expected": SETS[dataset].expected(split),
-                "dropped_fixations": _dropped(search),
-                "clips": clips,
-            }
+            facts = {"expected": search.facts.expected(split), "dropped_fixations": dropped}
+            here["splits"][split] = facts | {"clips": clips}
             for problem in search.problems:  # one of the whole set comes with each split
                 problems.setdefault((problem.file, problem.reason), problem)
     return {"sets": sets}, list(problems.values())
 
 
-def _search(root: Path, dataset: str, split: str) -> Search:
-    """`find`, with a missing set or a broken table as the only problem."""
-    empty = Search(root, dataset, splits_of(dataset, split))
-    try:
-        return find(root, dataset, split)
-    except SalemaError as error:
-        reason = str(error).replace(f"{root}{os.sep}", "")
-        if not empty.folder.is_dir():
-            reason = f"missing ({SETS[dataset].source})"
-        empty.report(split, empty.folder, reason)
-        return empty
-
-
-def _dropped(search: Search) -> int:
-    count = 0
-    for clip in search.clips:
-        try:
-            count += clip.dropped
-        except SalemaError as error:
-            search.report(clip.split, next(clip.files()), str(error).split(":")[0])
-    return count
-
-
 def _measure(search: Search, clip: Clip, deep: bool) -> dict[str, int]:
     """One clip's line of the manifest; reports empty files and, if `deep`, a wrong length."""
-    total = 0
-    for path in clip.files():
-        size = os.stat(path).st_size
-        total += size
-        if size == 0:
-            search.report(clip.split, path, "empty file")
+    sizes = {path: path.stat().st_size for path in clip.files()}
+    for path in (path for path, size in sizes.items() if size == 0):
+        search.report(clip.split, path, "empty file")
     if deep and isinstance(clip.images, Path) and clip.points is None:
-        try:
+        with search.reporting(clip.split, clip.images):
             if (count := probe(clip.images)[0]) != clip.n_frames:
                 reason = f"{count} frames, ground truth has {clip.n_frames}"
                 search.report(clip.split, clip.images, reason)
-        except SalemaError as error:
-            search.report(clip.split, clip.images, str(error).split(":")[0])
-    return {"frames": clip.n_frames, "annotated": clip.annotated, "bytes": total}
+    return {"frames": clip.n_frames, "annotated": clip.annotated, "bytes": sum(sizes.values())}
 
 
 def obstacles(manifest: dict) -> list[str]:
-    """Why the study cannot run on these data, a line each; [] if it can.
-
-    A split without a clip is one, and so is a split without any ground truth that should
-    have some. Incomplete sets are none: the results count what they used.
-    """
+    """Why the study cannot run: splits without a clip or ground truth; incomplete ones are fine."""
     reasons = []
     for dataset, entry in manifest["sets"].items():
         for split, part in entry["splits"].items():
@@ -155,12 +163,9 @@ def table(manifest: dict, problems: Sequence[Problem], most: int = 20) -> str:
             expected = "-" if part["expected"] is None else part["expected"]
             totals = (_total(part, "frames"), _total(part, "annotated"), part["dropped_fixations"])
             rows.append((dataset, split, *map(str, (len(part["clips"]), expected, *totals, mine))))
-    columns = []
-    for index, column in enumerate(zip(*rows, strict=True)):
-        width = max(map(len, column))
-        columns.append([f"{cell:{'<' if index < 2 else '>'}{width}}" for cell in column])
-    lines = ["  ".join(row) for row in zip(*columns, strict=True)]
-    lines += [str(problem) for problem in problems[:most]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    layout = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
+    lines = [layout.format(*row) for row in rows] + list(map(str, problems[:most]))
     if len(problems) > most:
         lines.append(f"... and {len(problems) - most} problems more")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ splits are kept. Where a set publishes none, ours are cut from its end (images) 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from salema.files import SalemaError
@@ -24,20 +25,23 @@ class DataSet:
 
     source: str  # where the set can be found
     kind: Literal["image", "video"]  # what each clip is
-    gaze: Literal["eyes", "mouse"] = "eyes"  # a mouse uncovers a blurred image
-    observers: bool = False  # whether the fixations keep the observers apart
-    maps: bool = False  # whether maps are published; otherwise the fixations are blurred
+    counts: tuple[int, ...] = ()  # clips of the complete set in each of `SPLITS`
+    first: int | None = None  # number of the first clip, if a range of numbers can choose clips
+    fps: float | None = None  # of all clips, where no file reports it
     splits: tuple[str, ...] = SPLITS  # the splits that can be read
     parts: Mapping[str, str] = field(default_factory=dict)  # folders, of a set of two parts
-    numbers: Mapping[str, range] = field(default_factory=dict)  # of the clips
-    numbered: bool = False  # whether a range of numbers can choose clips
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # any other is "train"
-    counts: Mapping[str, int] = field(default_factory=dict)  # clips of the complete set
     unannotated: tuple[str, ...] = ()  # splits published without ground truth
+
+    @property
+    def numbers(self) -> dict[str, range]:
+        """The numbers of the clips in each split of a set that is split by number."""
+        bounds = pairwise(accumulate(self.counts, initial=self.first))
+        return {split: range(*bound) for split, bound in zip(SPLITS, bounds, strict=True)}
 
     def expected(self, split: str) -> int | None:
         """How many clips a split of the complete set has; None where no number is fixed."""
-        return len(self.numbers[split]) if split in self.numbers else self.counts.get(split)
+        return self.counts[SPLITS.index(split)] if self.counts else None
 
     def split_of(self, name: str) -> str:
         """The split of a clip that is split by its name."""
@@ -45,67 +49,30 @@ class DataSet:
 
 
 _DHF1K = "from the repository wenguanwang/DHF1K on GitHub"
+_CLONE = "clone {} from GitHub under this name"
+# RaceHorsesC/D and BasketballDrill/DrillText are one scene each: both are in train.
+_HEVC33 = {
+    "val": ("BQSquare", "Cactus", "Female", "Johnny"),
+    "test": (
+        *("BQMall", "BasketballPass", "ChinaSpeed", "FourPeople", "Kimono"),
+        *("Male", "PeopleOnStreet", "Simo", "Tennis", "Vidyo3"),
+    ),
+}
 SETS = {
-    "SALICON": DataSet(
-        "from salicon.net",
-        "image",
-        gaze="mouse",
-        observers=True,
-        maps=True,
-        counts={"train": 10_000, "val": 5_000, "test": 5_000},
-        unannotated=("test",),
-    ),
-    "DHF1K": DataSet(
-        _DHF1K,
-        "video",
-        maps=True,
-        numbers={"train": range(1, 601), "val": range(601, 701), "test": range(701, 1001)},
-        numbered=True,
-        unannotated=("test",),
-    ),
-    "Hollywood-2": DataSet(
-        _DHF1K,
-        "video",
-        maps=True,
-        parts=PARTS,
-        counts={"train": 2_699, "val": 3_558, "test": 3_558},
-    ),
-    "UCF-sports": DataSet(
-        _DHF1K, "video", maps=True, parts=PARTS, counts={"train": 103, "val": 47, "test": 47}
-    ),
+    "SALICON": DataSet("from salicon.net", "image", (10_000, 5_000, 5_000), unannotated=("test",)),
+    "DHF1K": DataSet(_DHF1K, "video", (600, 100, 300), first=1, fps=30.0, unannotated=("test",)),
+    "Hollywood-2": DataSet(_DHF1K, "video", (2_699, 3_558, 3_558), parts=PARTS),
+    "UCF-sports": DataSet(_DHF1K, "video", (103, 47, 47), parts=PARTS),
     "OSIE": DataSet(
-        "clone NUS-VIP/predicting-human-gaze-beyond-pixels from GitHub under this name",
-        "image",
-        observers=True,
-        numbers={"train": range(1001, 1541), "val": range(1541, 1601), "test": range(1601, 1701)},
-        numbered=True,
+        _CLONE.format("NUS-VIP/predicting-human-gaze-beyond-pixels"), "image", (540, 60, 100), 1001
     ),
-    "NUSScene": DataSet(
-        "clone Yanakz/Scene from GitHub under this name",
-        "image",
-        observers=True,
-        numbers={"train": range(1, 361), "val": range(361, 401), "test": range(401, 501)},
-        numbered=True,
-    ),
-    "HEVC33": DataSet(
-        "clone remega/video_database from GitHub under this name",
-        "video",
-        observers=True,
-        # RaceHorsesC/D and BasketballDrill/DrillText are one scene each: both are in train.
-        names={
-            "val": ("BQSquare", "Cactus", "Female", "Johnny"),
-            "test": (
-                *("BQMall", "BasketballPass", "ChinaSpeed", "FourPeople", "Kimono"),
-                *("Male", "PeopleOnStreet", "Simo", "Tennis", "Vidyo3"),
-            ),
-        },
-        counts={"train": 19, "val": 4, "test": 10},
-    ),
+    "NUSScene": DataSet(_CLONE.format("Yanakz/Scene"), "image", (360, 40, 100), first=1),
+    "HEVC33": DataSet(_CLONE.format("remega/video_database"), "video", (19, 4, 10), names=_HEVC33),
     "other": DataSet(
         "your own: numbered folders of numbered frames",
         "video",
+        first=1,
         splits=("test",),
-        numbered=True,
         unannotated=("test",),
     ),
 }

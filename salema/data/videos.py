@@ -1,7 +1,6 @@
 """Video sets: DHF1K, Hollywood-2, UCF-sports, other (a file per frame) and HEVC33 (a table)."""
 
 from pathlib import Path
-from sys import intern
 
 import numpy as np
 
@@ -13,10 +12,9 @@ from salema.media.image import natural
 
 
 def dhf1k(search: Search) -> None:
-    """`video/001.AVI` or extracted frames, and `annotation/0001/{maps,fixation}`.
+    """`annotation/0001/{maps,fixation}` and the frames.
 
-    Frames are taken from the official video; without it from `annotation/0001/images/`,
-    `frames/1/` or `frames/0001/`.
+    They are in `video/001.AVI`, or else in `annotation/0001/images/`, `frames/{1,0001}/`.
     """
     folder = search.folder
     videos = numbered(files_in(folder / "video", VIDEOS))
@@ -30,7 +28,7 @@ def dhf1k(search: Search) -> None:
             if number in videos:
                 images = folder / "video" / videos[number]
             if images.exists() or truth.exists():
-                _add(search, f"{number:04d}", split, images, truth, fps=30.0)
+                _add(search, f"{number:04d}", split, images, truth)
 
 
 def _by_number(folder: Path) -> dict[int, Path]:
@@ -38,10 +36,7 @@ def _by_number(folder: Path) -> dict[int, Path]:
 
 
 def parted(search: Search) -> None:
-    """Hollywood-2 and UCF-sports: `{training,testing}/<shot>/{images,maps,fixation}`.
-
-    A shot keeps the frame numbers of its film: they need not start at 1.
-    """
+    """`{training,testing}/<shot>/{images,maps,fixation}`, frames numbered as in the film."""
     for split in search.splits:
         for shot in folders_in(search.folder / search.facts.parts[split]):
             part = "train" if split == "train" else "test"
@@ -55,19 +50,8 @@ def other(search: Search) -> None:
             _add(search, folder.name, "test", folder, None)
 
 
-def _add(
-    search: Search,
-    name: str,
-    split: str,
-    images: Path,
-    truth: Path | None,
-    fps: float | None = None,
-) -> None:
-    """Join the frames of a folder or a video file and the ground truth in `truth` into one clip.
-
-    They are joined by their numbers. A frame without a map stays in the clip, for the memory's
-    sake, and has none; a map without a frame is left out.
-    """
+def _add(search: Search, name: str, split: str, images: Path, truth: Path | None) -> None:
+    """Join frames and ground truth by number. A frame without a map stays: the memory needs it."""
     maps, fixations = _truth(truth) if truth else ({}, {})
     annotated = sorted(maps.keys() | fixations.keys())
     if not annotated and split not in search.facts.unannotated:
@@ -79,22 +63,19 @@ def _add(
     if not frames:
         search.report(split, images, "no frames, clip skipped")
         return
-    aligned = {}
-    for field, kind, what, files in [
-        ("map_files", "maps", "map", maps),
-        ("fixation_files", "fixation", "fixation map", fixations),
-    ]:
+    more: dict[str, Files] = {}
+    for kind, what, files in [("maps", "map", maps), ("fixation", "fixation map", fixations)]:
         if files:
-            aligned[field] = Files(truth / kind, tuple(map(files.get, frames)))
+            field = "map_files" if what == "map" else "fixation_files"
+            more[field] = Files(truth / kind, tuple(map(files.get, frames)))
         if annotated:
             extra = [Path(files[n]).stem for n in sorted(files.keys() - frames.keys())]
             search.report_some(split, truth / kind, extra, what, "without a frame, left out")
             lacking = sorted(frames.keys() - files.keys())
             search.report_some(split, images, lacking, "frame", f"without a {what}, not scored")
-    names = [maps.get(n) or fixations.get(n) or frames[n] or f"{n:04d}.png" for n in frames]
-    stems = [intern(Path(name).stem) for name in names]
+    stems = [Path(maps.get(n) or fixations.get(n) or frames[n] or f"{n:04d}").stem for n in frames]
     source = images if images.is_file() else Files(images, tuple(frames.values()))
-    search.add(name, split, stems, source, fps=fps, **aligned)
+    search.add(name, split, stems, source, fps=search.facts.fps, **more)
 
 
 def _truth(folder: Path) -> tuple[dict[int, str], dict[int, str]]:
@@ -105,19 +86,12 @@ def _truth(folder: Path) -> tuple[dict[int, str], dict[int, str]]:
     return numbered(files_in(folder / "maps", PICTURES)), fixations
 
 
-def _frames(
-    search: Search, split: str, images: Path, annotated: list[int]
-) -> dict[int, str | None]:
-    """Number -> picture, in order; frame k (from 0) of a video file is number k + 1.
-
-    The ground truth gives the length of a video; without it the packets are counted.
-    """
+def _frames(search: Search, split: str, images: Path, annotated: list[int]) -> dict:
+    """Number -> picture, in order; frame k (from 0) of a video file is number k + 1, None."""
     if images.is_file():
-        try:
+        last = 0  # the ground truth gives the length of a video
+        with search.reporting(split, images):
             last = annotated[-1] if annotated else probe(images)[0]
-        except SalemaError as error:
-            search.report(split, images, str(error).split(":")[0])
-            return {}
         return dict.fromkeys(range(1, last + 1))
     files = files_in(images, PICTURES)
     pictures = numbered(files)
@@ -127,14 +101,11 @@ def _frames(
 
 
 def hevc33(search: Search) -> None:
-    """`videos/*.avi` and one table of everybody's fixations, `video_database.mat`.
-
-    There is one clip per name of the table; a file may write the name with spaces.
-    """
+    """`videos/*.avi`, perhaps with spaces in the name, and one table, `video_database.mat`."""
     folder = search.folder / "videos"
     table = search.folder / "video_database.mat"
-    search.tables.append(table)
     names, rows = read_table(table)
+    search.tables.append(table)
     whole = np.isfinite(rows).all(axis=1)
     if broken := int((~whole).sum()):
         search.report(search.splits[0], table, f"{broken} of {len(rows)} rows incomplete, left out")
@@ -151,37 +122,31 @@ def hevc33(search: Search) -> None:
         elif not len(mine) and search.ground_truth:
             search.report(split, path, "no fixations, clip skipped")
         else:
-            _add_from_table(search, name, split, path, mine)
+            with search.reporting(split, path, ", clip skipped"):
+                count, fps, size = probe(path)
+                stems = [f"{frame:05d}" for frame in range(count)]
+                more = {"points": _covering(mine, fps), "has_observers": True, "probed": size}
+                search.add(name, split, stems, path, fps=fps, **more)
     for name in sorted(videos.keys() - set(names), key=natural):
         if (split := search.facts.split_of(name)) in search.splits:
             search.report(split, folder / videos[name], "not in the table, skipped")
 
 
-def _add_from_table(search: Search, name: str, split: str, path: Path, rows: np.ndarray) -> None:
-    """A fixation covers frames floor(start * fps) .. ceil(end * fps) - 1 of its clip, from 0."""
-    try:
-        count, fps, size = probe(path)
-        if fps is None:
-            raise SalemaError("no frame rate: the fixations cannot be placed")
-    except SalemaError as error:
-        search.report(split, path, f"{str(error).split(':')[0]}, clip skipped")
-        return
+def _covering(rows: np.ndarray, fps: float | None) -> np.ndarray:
+    """The points of a clip: a fixation covers frames floor(start * fps) .. ceil(end * fps) - 1."""
+    if fps is None:
+        raise SalemaError("no frame rate: the fixations cannot be placed")
     # Milliseconds times fps first: 0.28 * 25 is above 7, and would cover a frame too many.
     begin = np.floor(rows[:, 2] * fps / 1000)
     end = np.ceil((rows[:, 2] + rows[:, 3]) * fps / 1000)
-    points = np.column_stack([rows[:, 4], rows[:, 5], rows[:, 0] - 1, begin, end])
-    names = [f"{index:05d}" for index in range(count)]
-    more = {"points": points, "has_observers": True, "probed": size}
-    search.add(name, split, names, path, fps=fps, **more)
+    return np.column_stack([rows[:, 4], rows[:, 5], rows[:, 0] - 1, begin, end])
 
 
 def read_table(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of the videos, and rows (N, 6): subject, video (both from 1), ms, ms, x, y."""
     try:
         import h5py
-    except ImportError as error:
-        raise SalemaError(f"{path.name} needs h5py (pip install 'salema[data]')") from error
-    try:
+
         with h5py.File(path) as file:
             top = file["video_database"]
             rows = top["fixdata"][()].T  # MATLAB writes columns first
@@ -189,6 +154,8 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
                 "".join(map(chr, file[reference][()].ravel())).replace(" ", "")
                 for reference in top["video_names_list"][()].ravel()
             ]
+    except ImportError as error:
+        raise SalemaError(f"{path.name} needs h5py (pip install 'salema[data]')") from error
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise SalemaError(f"no HEVC33 fixations in {path} (copy it again)") from error
     if rows.ndim != 2 or rows.shape[1] != 6:
@@ -197,10 +164,7 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def probe(path: Path) -> tuple[int, float | None, Size]:
-    """Frames, frames per second and (H, W) of a video file.
-
-    The packets are counted without decoding: this is quick, and needs no header to be right.
-    """
+    """Frames (packets, counted without decoding), frames per second and (H, W) of a video."""
     import av
 
     try:

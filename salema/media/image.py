@@ -17,15 +17,12 @@ IMAGES |= {".jp2", ".pgm", ".ppm", ".pbm", ".pnm"}
 
 
 def natural(path: str | Path) -> tuple:
-    """Sorting key of a file name that reads digits as numbers: "2.png" before "10.png".
-
-    The stem counts before the suffix, and the name itself decides between "1" and "01".
-    """
+    """Sorting key of a file name that reads digits as numbers: "2.png" before "10.png"."""
     name = os.path.basename(path)
-    key = [re.split(r"(\d+)", part) for part in os.path.splitext(name)]
+    key = [re.split(r"(\d+)", part) for part in os.path.splitext(name)]  # the stem, the suffix
     for pieces in key:
         pieces[1::2] = map(int, pieces[1::2])
-    return (*key, name)
+    return (*key, name)  # the name decides between "1" and "01"
 
 
 def fit(image: np.ndarray, size: tuple[int, int], by: int = cv2.INTER_AREA) -> np.ndarray:
@@ -60,15 +57,12 @@ def read_map(path: str | Path) -> np.ndarray:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(H, W) of a picture, from its header where that is plain PNG or JPEG.
-
-    A JPEG with EXIF data may need a turn, so it is decoded, as is every other kind.
-    """
+    """(H, W) of a picture, from its header where that is plain PNG or JPEG, else decoded."""
     head = _bytes(path, 64 * 1024).tobytes()
     if head.startswith(b"\x89PNG") and len(head) >= 24 and b"eXIf" not in head:
         return int.from_bytes(head[20:24]), int.from_bytes(head[16:20])
     at = 2 if head.startswith(b"\xff\xd8") else len(head)
-    while at + 9 <= len(head) and head[at] == 0xFF and head[at + 1] != 0xE1:
+    while at + 9 <= len(head) and head[at] == 0xFF and head[at + 1] != 0xE1:  # EXIF may turn it
         # Start of frame: all of C0-CF except for the tables C4, C8 and CC.
         if 0xC0 <= head[at + 1] <= 0xCF and head[at + 1] not in (0xC4, 0xC8, 0xCC):
             return int.from_bytes(head[at + 5 : at + 7]), int.from_bytes(head[at + 7 : at + 9])

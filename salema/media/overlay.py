@@ -31,11 +31,10 @@ def color_table(name: str) -> np.ndarray:
 
 
 def blend(frame: np.ndarray, map: np.ndarray, lut: np.ndarray, opacity: float) -> np.ndarray:
-    """Blends a map's colors over a frame, uint8 (H, W, 3) RGB; where the map is 0, it stays.
+    """Blends a map's colors over a frame: (1 - opacity * map) * frame + opacity * map * lut[map].
 
-    out = (1 - opacity * map) * frame + opacity * map * lut[map], within 2 of 255, because
-    all of it is computed in bytes, by tables. The map is (h, w) float in [0, 1] and is
-    resized to the frame; `lut` is uint8 (256, 3) RGB, as from `color_table`.
+    It is computed in bytes, by tables, and exact within 2 of 255. The frame is uint8 (H, W, 3) RGB;
+    the map, (h, w) float in [0, 1], is resized to it; `lut` is uint8 (256, 3), see `color_table`.
     """
     level = fit(to_byte(map), frame.shape[:2], cv2.INTER_LINEAR)
     weight = opacity * np.arange(256) / 255
@@ -54,15 +53,12 @@ def overlay(
     opacity: float = 0.6,
     audio_from: str | Path | None = None,
 ) -> Iterator[Write]:
-    """The writer of overlays: H.264 in mp4 that browsers play, or one picture.
+    """The writer of overlays: H.264 in .mp4 that browsers play, or one picture (.png, .jpg, ...).
 
-    Args:
-        path: Ends in .mp4, or for a single image in .png, .jpg, .jpeg, .bmp or .webp.
-        size: (H, W) of the frames; an odd one is padded by a row or column of its own edge.
-        fps: Frames per second where the frames have no time; also sets the last one's length.
-        colormap: Any of OpenCV's, in lower case.
-        opacity: In [0, 1], see `blend`.
-        audio_from: A file whose sound is added: AAC and MP3 as they are, others as AAC.
+    Frames are brought to `size` (H, W); an odd one is padded by a row or column of its own edge.
+    `fps` counts where the frames have no time, and sets the length of the last one. For `colormap`
+    and `opacity` see `color_table` and `blend`. The sound of `audio_from` is added: AAC and MP3
+    as they are, others as AAC.
     """
     suffix, lut = path.suffix.lower(), color_table(colormap)
     if suffix != ".mp4" and suffix not in PICTURES:
@@ -75,8 +71,6 @@ def overlay(
 
 @contextmanager
 def _picture(path: Path) -> Iterator:
-    """Takes one image, as one file."""
-
     def put(image: np.ndarray, time: float | None) -> None:
         if part.exists():
             raise SalemaError(f"{path} holds one picture only (name a video .mp4)")
@@ -88,7 +82,6 @@ def _picture(path: Path) -> Iterator:
 
 @contextmanager
 def _film(path: Path, size, fps: float | None, audio_from: str | Path | None) -> Iterator:
-    """Takes RGB images of `size` with their times, as H.264 in mp4."""
     down, right = (side % 2 for side in size)
     keys = max(1, round((fps or FALLBACK_FPS) * SECONDS_BETWEEN_KEYS))
     options = {"preset": "superfast", "crf": "20", "g": str(keys)}
@@ -140,11 +133,10 @@ def _sound(path: str | Path | None, output) -> Iterator[Callable[[float], None]]
 
 def _add_track(stream, output) -> tuple:
     """A stream of the output for one of the source, and whether packets are copied to it."""
-    context = stream.codec_context
-    name, rate = context.codec.canonical_name, context.sample_rate
+    name, rate = stream.codec_context.codec.canonical_name, stream.codec_context.sample_rate
     if name == "aac" or (name == "mp3" and rate >= 16000):  # mp4 takes no slower MP3
         return output.add_stream_from_template(stream), True
-    layout = "mono" if context.channels == 1 else "stereo"
+    layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     rate = rate if rate in AAC_RATES else AAC_RATES[0]
     return output.add_stream("aac", rate=rate, layout=layout), False
 

@@ -1,8 +1,7 @@
 """Frames in: a video file, a folder of frames, one image, a camera.
 
-Reading is sequential: it never seeks, and the number of frames that a header promises
-is only a hint for a progress bar. Interlaced fields stay woven and pixels that are not
-square stay as stored, so that frame and ground truth share one grid.
+Reading is sequential and never seeks. Interlaced fields stay woven, and pixels that are not square
+stay as stored, so that frame and ground truth share one grid.
 """
 
 import re
@@ -22,22 +21,15 @@ from salema.media.image import IMAGES, fit, natural, over_black, quiet, read_ima
 
 FALLBACK_FPS = 25.0  # of a source that does not report its own
 Picture = tuple[np.ndarray, str | None, float | None]  # the image, its name, its time
-Turn = tuple[int, int, int, int]  # a, b, c, d of `_display_matrix`
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source.
+    """One picture of a source."""
 
-    Attributes:
-        image: uint8 (H, W, 3) RGB.
-        name: The stem of its file; `00001`, `00002`, ... in a video.
-        time: Seconds since the start of the source; None for pictures.
-    """
-
-    image: np.ndarray
-    name: str
-    time: float | None = None
+    image: np.ndarray  # uint8 (H, W, 3) RGB
+    name: str  # the stem of its file; `00001`, `00002`, ... in a video
+    time: float | None = None  # seconds since the start of the source; None for pictures
 
 
 @dataclass
@@ -45,28 +37,17 @@ class Source:
     """One source of frames. Iterating gives each `Frame`, all of one size.
 
     Files may be iterated more than once, always from the first frame; a camera only once.
-
-    Attributes:
-        name: The file's name without its suffix, the folder's name, or "camera0".
-        size: (H, W) of every frame, after rotation. A later frame of another size is
-            resized to it.
-        decode: Gives the pictures with their names (None: numbers) and times, and sets
-            `stopped`.
-        fps: Frames per second, on average; None for images.
-        hint: The number of frames that the header promises, which may be wrong.
-        stopped: After iterating, None or one clause on what is missing and how many
-            frames there were, e.g. "broken packet after 57 frames".
     """
 
-    name: str
-    size: tuple[int, int]
+    name: str  # the file's name without its suffix, the folder's name, or "camera0"
+    size: tuple[int, int]  # (H, W) after rotation; a later frame of another size is resized to it
+    # Gives the pictures with their names (None: numbers) and times, and sets `stopped`.
     decode: Callable[["Source"], Iterator[Picture]] = field(repr=False)
-    fps: float | None = None
-    hint: int | None = None
-    stopped: str | None = None
+    fps: float | None = None  # frames per second, on average; None for images
+    hint: int | None = None  # the number of frames that the header promises, which may be wrong
+    stopped: str | None = None  # afterwards, what is missing: "broken packet after 57 frames"
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames from the first on."""
         self.stopped = None
         for number, (image, name, moment) in enumerate(self.decode(self), 1):
             image = np.ascontiguousarray(fit(image, self.size))
@@ -102,9 +83,8 @@ def _folder(folder: Path) -> Source:
     stems = {}
     for path in paths:
         if (twin := stems.setdefault(path.stem, path)) is not path:
-            raise SalemaError(
-                f"one frame twice in {folder}: {twin.name} and {path.name} (keep one of them)"
-            )
+            both = f"{twin.name} and {path.name}"
+            raise SalemaError(f"one frame twice in {folder}: {both} (keep one of them)")
     return _images(folder.resolve().name, paths)
 
 
@@ -150,18 +130,15 @@ def _video(path: Path) -> Source:
         if first is None:
             raise SalemaError(f"not a video: {path} (not one frame of it can be decoded)")
         turn = _display_matrix(first)
-        rate = stream.average_rate or stream.guessed_rate
-        fps = float(rate) if rate else FALLBACK_FPS
-        seconds = (container.duration or 0) / av.time_base
-        hint = stream.frames or round(seconds * fps) or None
+        fps = float(stream.average_rate or stream.guessed_rate or FALLBACK_FPS)
+        hint = stream.frames or round((container.duration or 0) / av.time_base * fps) or None
 
     def decode(source: Source) -> Iterator[Picture]:
         broken: list[int] = []
         done, before = 0, -1.0
         with opened(path) as (container, stream):
             for picture in _pictures(container, stream, broken):
-                moment = _seconds(picture, container, stream)
-                moment = done / fps if moment is None else moment
+                moment = _seconds(picture, container, stream, done / fps)
                 before = moment if moment > before else before + 1 / fps
                 done += 1
                 yield _rgb(picture, turn), None, before
@@ -171,10 +148,9 @@ def _video(path: Path) -> Source:
         if cut:
             source.stopped = f"file cut short after {done} frames"
         elif broken:
-            several = f"{len(broken)} broken packets" if len(broken) > 1 else "broken packet"
-            source.stopped = f"{several} after {broken[0]} frames"
-            if done > broken[0]:
-                source.stopped += f", {done} frames in all"
+            what = f"{len(broken)} broken packets" if len(broken) > 1 else "broken packet"
+            total = f", {done} frames in all" if done > broken[0] else ""
+            source.stopped = f"{what} after {broken[0]} frames{total}"
 
     return Source(path.stem, _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
 
@@ -233,38 +209,28 @@ def _pictures(container, stream, broken: list[int]) -> Iterator[av.VideoFrame]:
             yield from stream.codec_context.decode(None)
 
 
-def _seconds(picture: av.VideoFrame, container, stream) -> float | None:
-    """Seconds since the container's start, not below 0; None without a usable time stamp."""
+def _seconds(picture: av.VideoFrame, container, stream, counted: float) -> float:
+    """Seconds since the container's start, not below 0; without a usable time stamp, `counted`."""
     # AVI stores decoding times only, which run ahead by the pictures held for reordering.
     if picture.pts is None or container.format.name == "avi":
-        return None
+        return counted
     start = (container.start_time or 0) / av.time_base
     return max(float(picture.pts * stream.time_base) - start, 0.0)
 
 
-def _display_matrix(picture: av.VideoFrame) -> Turn | None:
-    """How the file asks for its pictures to be turned: x' = a x + c y, y' = b x + d y.
-
-    The first picture carries it as side data. Side data of every picture would keep them
-    all in memory until Python's garbage collector runs.
-    """
-    matrix = picture.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return None
-    a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])  # fixed point
-    return a, b, c, d
+def _display_matrix(first: av.VideoFrame) -> tuple[int, ...]:
+    """a, b, 0, c, d of how the pictures are to be turned: x' = a x + c y, y' = b x + d y."""
+    # Side data of every picture would keep them all in memory until the garbage collector runs.
+    matrix = first.side_data.get("DISPLAYMATRIX")
+    return (1, 0, 0, 0, 1) if matrix is None else struct.unpack("=5i", bytes(matrix)[:20])
 
 
-def _rgb(picture: av.VideoFrame, turn: Turn | None) -> np.ndarray:
+def _rgb(picture: av.VideoFrame, turn: tuple[int, ...]) -> np.ndarray:
     """uint8 (H, W, 3), alpha over black, turned and mirrored as the file asks."""
     alpha = picture.format.has_palette or any(c.is_alpha for c in picture.format.components)
-    if alpha:
-        image = over_black(picture.to_ndarray(format="rgba"))
-    else:
-        image = picture.to_ndarray(format="rgb24")
-    if turn is None:
-        return image
-    a, b, c, d = turn  # only quarter turns and mirrors are kept
+    image = picture.to_ndarray(format="rgba" if alpha else "rgb24")
+    image = over_black(image) if alpha else image
+    a, b, _, c, d = turn  # only quarter turns and mirrors are kept
     if abs(b) > abs(a):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
@@ -283,16 +249,14 @@ def cut_short(path: Path, kind: str) -> bool:
         while at + 8 <= total:
             file.seek(at)
             head = file.read(16)
-            if kind == "avi":
-                size = int.from_bytes(head[4:8], "little") + 8
-                known = head[:4] == b"RIFF" and 8 < size < 0xFFFFFF00
-            elif kind.startswith("mov"):
+            size = 0
+            if kind == "avi" and head[:4] == b"RIFF":
+                inner = int.from_bytes(head[4:8], "little")
+                size = inner + 8 if 0 < inner < 0xFFFFFEF8 else 0
+            elif kind.startswith("mov") and head[4:8].isalnum():
                 size = int.from_bytes(head[:4], "big")
                 size = int.from_bytes(head[8:16], "big") if size == 1 else size
-                known = head[4:8].isalnum() and size >= 8
-            else:
-                known = False
-            if not known:  # to the end of the file, or not ours to judge
+            if size < 8:  # to the end of the file, or not ours to judge
                 return False
             at += size
     return at > total + 16  # some writers count their own header twice

@@ -3,6 +3,7 @@
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 END = object()
@@ -11,40 +12,32 @@ END = object()
 def ahead(items: Iterable, depth: int = 2) -> Iterator:
     """The same items, made in a thread up to `depth` ahead of their use.
 
-    An error in the thread is raised here, after the items made before it. A consumer that
-    stops early (closes the generator) stops the thread.
+    An error in the thread is raised here, after the items before it. To close it stops the thread.
     """
     box: queue.Queue = queue.Queue(depth)
     stopped = threading.Event()
 
-    def put(item: object) -> bool:
+    def put(item: Any, error: BaseException | None = None) -> bool:
         while not stopped.is_set():
-            try:
-                box.put(item, timeout=0.1)
+            with suppress(queue.Full):
+                box.put((item, error), timeout=0.1)
                 return True
-            except queue.Full:
-                continue
         return False
 
     def work() -> None:
         try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((END, None))
+            if all(map(put, items)):  # until it is stopped
+                put(END)
         except BaseException as error:
-            put((END, error))
+            put(END, error)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
-        while True:
-            item, error = box.get()
-            if error is not None:
-                raise error
-            if item is END:
-                return
-            yield item
+        while (found := box.get())[0] is not END:
+            yield found[0]
+        if found[1] is not None:
+            raise found[1]
     finally:
         stopped.set()
         thread.join()
@@ -53,8 +46,7 @@ def ahead(items: Iterable, depth: int = 2) -> Iterator:
 class Behind:
     """Calls a function in a thread, in order, at most `depth` calls behind.
 
-    As a context manager it waits for the last call; an error in the thread is raised by the
-    next call or at the end.
+    It is a context manager. An error in the thread is raised by the next call or at the end.
     """
 
     def __init__(self, function: Callable[..., Any], depth: int = 4) -> None:

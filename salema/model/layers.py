@@ -20,8 +20,7 @@ FIRST_DECODER, LOGITS, SIGMOID = 30, 60, 61
 def salgan(width: float = 1.0) -> nn.Sequential:
     """SalGAN's generator, layers 0-61, with `width` times its channels (multiples of 8).
 
-    He-normal weights, zero biases. (N, 3, H, W) -> (N, 1, H, W) in (0, 1); H and W are
-    multiples of 16.
+    (N, 3, H, W) -> (N, 1, H, W) in (0, 1); H and W are multiples of 16.
     """
     layers: list[nn.Module] = []
     channels = 3
@@ -85,9 +84,8 @@ class Branches(nn.Module):
         absorb(convolution, self.norm)
         if self.identity is not None:
             scale, shift = _affine(self.identity)
-            centre = convolution.weight.shape[-1] // 2
             every = torch.arange(len(scale))
-            convolution.weight[every, every, centre, centre] += scale
+            convolution.weight[every, every, 1, 1] += scale  # the centre of 3x3
             convolution.bias.add_(shift)
 
 
@@ -121,10 +119,6 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
 
     torchvision's IMAGENET1K_FEATURES expect RGB, 0-255, mean subtracted, no division: the
     first convolution's input channels are reversed for BGR and scaled by `std`.
-
-    Raises:
-        SalemaError: The width is not 1.0, torchvision is not installed, or the weights
-            cannot be downloaded.
     """
     if layers[0].out_channels != 64:
         raise SalemaError("model.encoder: imagenet fits model.width: 1.0 only (set one of them)")
@@ -132,16 +126,16 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
         _declare_operators()
         from torchvision.models import VGG16_Weights, vgg16
     except ImportError as error:
-        raise SalemaError(
-            "model.encoder: imagenet needs torchvision (pip install 'salema[imagenet]')"
-        ) from error
+        needs = "model.encoder: imagenet needs torchvision"
+        raise SalemaError(f"{needs} (pip install 'salema[imagenet]')") from error
     try:
         features = vgg16(weights=VGG16_Weights.IMAGENET1K_FEATURES).features
     except (OSError, RuntimeError) as error:
-        raise SalemaError(
-            "cannot download ImageNet's VGG-16 features for model.encoder: imagenet (check the "
-            "network, put the file into torch.hub's folder, or set model.encoder: random)"
-        ) from error
+        fix = (
+            "check the network, put the file into torch.hub's folder, or set model.encoder: random"
+        )
+        what = "cannot download ImageNet's VGG-16 features for model.encoder: imagenet"
+        raise SalemaError(f"{what} ({fix})") from error
     for ours, theirs in zip(layers[:FIRST_DECODER], features, strict=False):
         if isinstance(ours, nn.Conv2d):
             ours.load_state_dict(theirs.state_dict())
@@ -150,7 +144,7 @@ def imagenet_encoder(layers: nn.Sequential, std: float) -> None:
 
 
 def _declare_operators() -> None:
-    """Let torchvision import beside a CPU-only torch, whose wheel lacks its operators."""
+    """Let torchvision import with a CPU-only torch, whose wheel lacks its operators."""
     try:
         import torchvision  # noqa: F401
     except RuntimeError:

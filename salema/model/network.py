@@ -1,17 +1,11 @@
-"""The network: 62 layers with a placement of recurrences among them.
+"""The network: SalGAN's 62 layers with a placement of recurrences among them.
 
-Features
-- SalGAN's generator is ONE Sequential with the official numbering 0-61 (VGG-16's
-  convolutions without the last pooling, and their mirror image); no batch norm. With another
-  encoder, that encoder is layer 0, and layers 1-29 do nothing.
-- A placement puts a recurrence after layers: EMA or ConvLSTM, with dropout, residual,
-  fresh layers, a smaller working size. No recurrence is the static network.
-- Everything before and after a recurrence is independent of time: T frames are one batch.
+Everything before and after a recurrence is independent of time: T frames are one batch.
 
 Source: Pan et al., arXiv 1701.01081 (SalGAN); Linardos et al., BMVC 2019 (SalEMA).
 """
 
-from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -32,17 +26,15 @@ from salema.model.layers import (
     salgan,
     scaled,
 )
-from salema.model.recurrence import EMA, ConvLSTM, MapLSTM
+from salema.model.recurrence import EMA, Cells, ConvLSTM, MapLSTM
 from salema.params import Model, Placement
-
-Memory = Tensor | tuple[Tensor, Tensor]  # state of an EMA; cell and hidden state of a ConvLSTM
 
 
 class State(NamedTuple):
     """What a model remembers between chunks: frames seen, and each recurrence's state."""
 
     frame: int = 0
-    memories: dict[int, Memory] = {}  # noqa: RUF012 - never mutated
+    memories: dict[int, Tensor | Cells] = {}  # noqa: RUF012 - never mutated
 
     def detach(self) -> "State":
         """The same state without its history, for truncated backpropagation."""
@@ -53,60 +45,11 @@ class State(NamedTuple):
         return State(self.frame, cut)
 
 
-class Dropout(nn.Module):
-    """Drops half of the channels of each frame; `kind` is that of a placement's `dropout`."""
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def forward(self, x: Tensor, batch: int, first: int) -> Tensor:
-        """(B * T, C, H, W), B and the number of the first frame -> the same shape."""
-        if self.kind == "none":
-            return x
-        if self.training:
-            return F.dropout2d(x, 0.5)
-        if self.kind == "train":
-            return x
-        # Differs: the released code drew at random at inference. Here the channels depend on
-        # the number of the frame only, so that maps can be repeated with any chunk length.
-        time, channels = x.shape[0] // batch, x.shape[1]
-        keep = [np.random.default_rng([7, first + t]).random(channels) < 0.5 for t in range(time)]
-        mask = torch.from_numpy(np.stack(keep)).to(x).mul(2)
-        return x * mask.repeat(batch, 1)[:, :, None, None]
-
-
-@dataclass
-class Placed:
-    """A layer with a recurrence after it."""
-
-    index: int
-    dropout: Dropout
-    layer: nn.Module
-    memory: nn.Module
-    residual: bool
-
-    def __call__(self, x: Tensor, batch: int, state: State) -> tuple[Tensor, Memory]:
-        """Input of the layer (B * T, C, H, W) -> averages of its output, state of the memory."""
-        before = x
-        x = self.layer(self.dropout(x, batch, state.frame))
-        x, memory = self.memory(x.unflatten(0, (batch, -1)), state.memories.get(self.index))
-        x = x.flatten(0, 1)
-        return (x + before if self.residual else x), memory
-
-
 class SaliencyModel(nn.Module):
     """SalGAN's layers with a placement: frames and a state to maps and the next state.
 
-    Args:
-        config: Size, width, input scale.
-        placement: Where the recurrence is.
-        branches: Whether each 3x3 convolution trains with `Branches`; `fold` turns them
-            into plain convolutions.
-
-    Raises:
-        SalemaError: A residual around a layer that changes the shape, a `hidden` that is not
-            the layer's, a fresh layer without weights, or a layer that the encoder lacks.
+    `layers` has the official numbering 0-61. EfficientNet-Lite0 is layer 0, and layers 1-29 then
+    do nothing. With `branches`, each 3x3 convolution trains with `Branches`, until `fold`.
     """
 
     def __init__(self, config: Model, placement: Placement, branches: bool = False) -> None:
@@ -115,10 +58,10 @@ class SaliencyModel(nn.Module):
         self.layers = salgan(config.width)
         if config.encoder == "efficientnet-lite0":
             self._replace_encoder(branches)
-        self.widths = self._widths()
-        self.memories = nn.ModuleDict(
-            {str(layer): self._memory(layer) for layer in placement.after}
-        )
+        own = (getattr(layer, "out_channels", 0) for layer in self.layers)
+        self.widths = [*accumulate(own, lambda before, new: new or before)]  # channels after each
+        memories = {str(layer): self._memory(layer) for layer in placement.after}
+        self.memories = nn.ModuleDict(memories)
         for layer in placement.fresh:
             if not isinstance(self.layers[layer], nn.Conv2d):
                 raise SalemaError(f"fresh: {layer} in a placement (no convolution is there)")
@@ -132,7 +75,6 @@ class SaliencyModel(nn.Module):
             for index, layer in enumerate(self.layers[:LOGITS]):
                 if isinstance(layer, nn.Conv2d):
                     self.branches[str(index)] = Branches(layer)
-        self.dropout = Dropout(placement.dropout)
         self.register_buffer("mean", torch.tensor(MEAN_BGR).view(1, 3, 1, 1), persistent=False)
         self.assemble()
 
@@ -144,14 +86,6 @@ class SaliencyModel(nn.Module):
         self.layers[0] = Lite(self.layers[FIRST_DECODER].in_channels, branches)
         for index in range(1, FIRST_DECODER):
             self.layers[index] = nn.Identity()
-
-    def _widths(self) -> list[int]:
-        """Channels after each layer."""
-        widths, channels = [], 3
-        for layer in self.layers:
-            channels = getattr(layer, "out_channels", channels)
-            widths.append(channels)
-        return widths
 
     def _memory(self, after: int) -> nn.Module:
         place, channels = self.placement, self.widths[after]
@@ -166,49 +100,60 @@ class SaliencyModel(nn.Module):
                 return MapLSTM(hidden, place.short_side, place.decode)
             case "convlstm":
                 if place.hidden not in (None, channels):
-                    raise SalemaError(
-                        f"hidden: {place.hidden} after layer {after} (leave it out: {channels})"
-                    )
+                    what = f"hidden: {place.hidden} after layer {after}"
+                    raise SalemaError(f"{what} (leave it out: {channels})")
                 return ConvLSTM(channels, channels, place.decode)
         raise ValueError(f"no recurrence is called {place.recurrence!r}")
 
     def assemble(self) -> None:
-        """Make `segments`: layers and what is placed after them, up to the last layers.
+        """Make `segments`, from one memory to the next; call it again if a layer was replaced.
 
-        Call it again after a layer, a memory or a branch was replaced by another module.
-        The list is no part of the module tree: its modules are there already.
+        Each is the layers before a layer with a memory, that layer and its number. The last one
+        has neither. The list is not part of the module tree, which has its modules already.
         """
         layers = [
             Branched(layer, self.branches[str(index)]) if str(index) in self.branches else layer
             for index, layer in enumerate(self.layers)
         ]
-        self.segments: list[tuple[nn.Sequential, Placed | None]] = []
+        self.segments: list[tuple[nn.Sequential, nn.Module | None, int | None]] = []
         start = 0
-        for index, memory in ((int(key), memory) for key, memory in self.memories.items()):
-            placed = Placed(index, self.dropout, layers[index], memory, self.placement.residual)
-            self.segments.append((nn.Sequential(*layers[start:index]), placed))
+        for index in self.placement.after:
+            self.segments.append((nn.Sequential(*layers[start:index]), layers[index], index))
             start = index + 1
-        self.segments.append((nn.Sequential(*layers[start:]), None))
+        self.segments.append((nn.Sequential(*layers[start:]), None, None))
 
     def forward(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Maps of a chunk.
+        """Frames (B, T, H, W, 3) uint8 RGB at the model's size -> maps (B, T, H, W), new state.
 
-        Args:
-            frames: (B, T, H, W, 3) uint8 RGB at the model's size.
-            state: After the previous chunk; None at a clip's start.
-
-        Returns:
-            (B, T, H, W) float32 in [0, 1] (raw: no min-max), and the new state.
+        Maps are float32 in [0, 1], raw: no min-max. The state is None at a clip's start.
         """
         batch, time = frames.shape[:2]
         state, memories = state or State(), {}
         x = self.normalise(frames.flatten(0, 1))
-        for layers, placed in self.segments:
+        for layers, layer, index in self.segments:
             x = layers(x)  # independent of time: B * T frames are one batch
-            if placed is not None:
-                x, memories[placed.index] = placed(x, batch, state)
+            if layer is not None:
+                before, x = x, layer(self._dropped(x, batch, state.frame))
+                clips, memory = x.unflatten(0, (batch, -1)), state.memories.get(index)
+                averages, memories[index] = self.memories[str(index)](clips, memory)
+                x = averages.flatten(0, 1)
+                x = x + before if self.placement.residual else x
         maps = x.float().view(batch, time, *x.shape[-2:])
         return maps, State(state.frame + time, memories)
+
+    def _dropped(self, x: Tensor, batch: int, first: int) -> Tensor:
+        """Drop half of the channels of each frame (B * T, C, H, W), where the placement does."""
+        kind = self.placement.dropout
+        if kind != "none" and self.training:
+            return F.dropout2d(x, 0.5)
+        if kind != "always":
+            return x
+        # Differs: the released code drew at random at inference. Here the channels depend on
+        # the number of the frame only, so that maps can be repeated with any chunk length.
+        time, channels = x.shape[0] // batch, x.shape[1]
+        keep = [np.random.default_rng([7, first + t]).random(channels) < 0.5 for t in range(time)]
+        mask = torch.from_numpy(np.stack(keep)).to(x).mul(2)
+        return x * mask.repeat(batch, 1)[:, :, None, None]
 
     def normalise(self, frames: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) BGR, mean subtracted, over `std`."""
@@ -230,5 +175,5 @@ class SaliencyModel(nn.Module):
 
     def alphas(self) -> dict[str, float]:
         """Effective weight of the newest frame, per EMA."""
-        emas = {k: m for k, m in self.memories.items() if isinstance(m, EMA)}
-        return {layer: float(memory.alpha.detach()) for layer, memory in emas.items()}
+        memories = self.memories.items()
+        return {layer: float(m.alpha.detach()) for layer, m in memories if isinstance(m, EMA)}

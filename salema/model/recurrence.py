@@ -10,10 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, T, C, H, W) -> (B, T, H*W*C): a view where the layout is channels_last."""
-    return x.permute(0, 1, 3, 4, 2).flatten(2)
+Cells = tuple[Tensor, Tensor]  # cell in float32 and hidden state, (B, hidden, H, W) each
 
 
 class EMA(nn.Module):
@@ -25,10 +22,10 @@ class EMA(nn.Module):
 
     Args:
         alpha: Weight of the newest frame, in (0, 1]; 1 switches the memory off.
-        learned: Whether `alpha_logit`, its logit, is a parameter.
+        learned: Whether `alpha_logit`, its logit, is a parameter; it is infinite at alpha 1.
 
     Raises:
-        ValueError: alpha is outside (0, 1], or is 1 and learned (its logit is infinite).
+        ValueError: alpha is outside (0, 1], or is 1 and learned.
 
     Source: Linardos et al., BMVC 2019.
     """
@@ -39,12 +36,11 @@ class EMA(nn.Module):
             raise ValueError(f"alpha must be in (0, 1], not {alpha}")
         if learned and alpha == 1:
             raise ValueError("a learned alpha must start below 1")
-        logit = math.log(alpha / (1 - alpha)) if alpha < 1 else math.inf
-        self.learned = learned
+        logit = torch.tensor(math.log(alpha / (1 - alpha)) if alpha < 1 else math.inf)
         if learned:
-            self.alpha_logit = nn.Parameter(torch.tensor(float(logit)))
+            self.alpha_logit = nn.Parameter(logit)
         else:
-            self.register_buffer("alpha_logit", torch.tensor(float(logit)))
+            self.register_buffer("alpha_logit", logit)
 
     @property
     def alpha(self) -> Tensor:
@@ -52,17 +48,12 @@ class EMA(nn.Module):
         return torch.sigmoid(self.alpha_logit.float())
 
     def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Average a chunk.
+        """(B, T, C, H, W) of any floating type -> averages like it, and the new state.
 
-        Args:
-            x: (B, T, C, H, W), any floating type.
-            state: (B, 1, H*W*C) float32 after the previous chunk; None at a clip's start.
-
-        Returns:
-            Averages like `x`, and the new state.
+        The state is (B, 1, H*W*C) float32; it is None at a clip's start.
         """
         _, time, channels, height, width = x.shape
-        flat = _rows(x)
+        flat = x.permute(0, 1, 3, 4, 2).flatten(2)  # a view where the layout is channels_last
         weights, decay = self._weights(time, fresh=state is None)
         # Plain products, outside autocast: what is rounded is chosen here.
         with torch.autocast(x.device.type, enabled=False):
@@ -94,10 +85,8 @@ class ConvLSTM(nn.Module):
     The half of the gates that depends on the input is one convolution over the whole
     chunk; only the half that depends on the hidden state walks over time.
 
-    Args:
-        channels: Of the input.
-        hidden: Of cell and hidden state.
-        decode: "cell" hands the cell on, as the authors do; "hidden" the hidden state.
+    The input has `channels`, and both parts of the state have `hidden` channels. `decode` says
+    which part is the output: "cell", as in the released code, or "hidden".
 
     Source: Shi et al., NeurIPS 2015; initialisation and decoded cell: Linardos et al., 2019.
     """
@@ -112,31 +101,21 @@ class ConvLSTM(nn.Module):
         nn.init.xavier_normal_(self.gates.weight)
         nn.init.zeros_(self.gates.bias)
 
-    def forward(
-        self, x: Tensor, state: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Walk over a chunk.
+    def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
+        """(B, T, C, H, W) -> cells (or hidden states) (B, T, hidden, H, W), and the new state.
 
-        Args:
-            x: (B, T, C, H, W).
-            state: cell and hidden state (B, hidden, H, W) after the previous chunk; None
-                at a clip's start, where both are zero.
-
-        Returns:
-            (B, T, hidden, H, W) cells (or hidden states), and the new state, its cell in
-            float32.
+        The state is None at a clip's start, where cell and hidden state are zero.
         """
-        batch, time = x.shape[:2]
         # Contiguous halves: a slice of the weight would be copied at every step.
         last = torch.channels_last
         of_input = self.gates.weight[:, : self.channels].contiguous(memory_format=last)
         of_hidden = self.gates.weight[:, self.channels :].contiguous(memory_format=last)
         x = x.to(self.gates.weight.dtype)
         from_input = F.conv2d(x.flatten(0, 1), of_input, self.gates.bias, padding=1)
-        from_input = from_input.unflatten(0, (batch, time))
-        cell, hidden = state if state is not None else (None, None)
+        from_input = from_input.unflatten(0, x.shape[:2])
+        cell, hidden = state or (None, None)
         outputs = []
-        for step in range(time):
+        for step in range(x.shape[1]):
             gates = from_input[:, step]
             if hidden is not None:
                 gates = gates + F.conv2d(hidden, of_hidden, padding=1)
@@ -160,7 +139,7 @@ class MapLSTM(nn.Module):
         self.memory = ConvLSTM(1, hidden, decode)
         self.project = nn.Conv2d(hidden, 1, 1)
 
-    def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+    def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
         """(B, T, 1, H, W) maps in (0, 1) and a state -> new maps of the same size, state."""
         batch, time, _, height, width = x.shape
         maps = x.flatten(0, 1)

@@ -26,19 +26,15 @@ class Card:
 
 
 def read(path: str | Path) -> tuple[SaliencyModel, Card]:
-    """A weights file of ours: the network in float32 on the CPU, and its card.
-
-    Raises:
-        SalemaError: The file cannot be read, is broken, is not one of ours, or does not fit
-            its own description.
-    """
+    """A weights file of ours: the network in float32 on the CPU, and its card."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             described = json.loads((file.metadata() or {})["salema"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        newer = described.pop("format") > FORMAT
+        if described.pop("format") > FORMAT:
+            raise SalemaError(f"{path} was written by a newer salema (update this one)")
     except OSError as error:
         reason = error.strerror or "no such file"
         raise SalemaError(f"cannot read {path}: {reason} (check the path)") from error
@@ -46,8 +42,6 @@ def read(path: str | Path) -> tuple[SaliencyModel, Card]:
         raise SalemaError(f"broken weights file: {path} (download or convert it again)") from error
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise SalemaError(f"not a weights file of ours: {path} (see `salema convert`)") from error
-    if newer:
-        raise SalemaError(f"{path} was written by a newer salema (update this one)")
     described.pop("commit", None)  # of files that were written before this version
     try:
         placement = Placement(**described.pop("placement"))
@@ -60,27 +54,14 @@ def read(path: str | Path) -> tuple[SaliencyModel, Card]:
 
 
 def save(network: SaliencyModel, path: str | Path, card: Card, half: bool = False) -> None:
-    """Write a weights file, whole or not at all.
-
-    Args:
-        network: Its branches are folded in the file, not in the network itself.
-        path: The file, `.safetensors`.
-        card: What the file holds next to the tensors.
-        half: Store fp16, half the size.
-
-    Raises:
-        SalemaError: The file cannot be written.
-    """
+    """Write a weights file, in fp16 if `half`; branches are folded in the file only."""
     from safetensors.torch import save_file
 
     plain = copy.deepcopy(network).cpu().float().fold()
     kind = torch.float16 if half else torch.float32
     tensors = {name: tensor.to(kind).contiguous() for name, tensor in plain.state_dict().items()}
-    described = asdict(card) | {
-        "format": FORMAT,
-        "model": network.config.model_dump(),
-        "placement": network.placement.model_dump(),
-    }
+    described = asdict(card) | {"format": FORMAT, "model": network.config.model_dump()}
+    described["placement"] = network.placement.model_dump()
     with atomic(path) as part:
         # One key: with two, safetensors writes different bytes on every run.
         save_file(tensors, part, metadata={"salema": json.dumps(described, sort_keys=True)})

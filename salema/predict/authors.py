@@ -31,28 +31,23 @@ FINAL_LAYERS = (56, 58, 60)
 
 
 def load(path: str | Path, placement: Placement | None, alpha: float | None) -> SaliencyModel:
-    """Read one of the authors' checkpoints.
+    """One of the authors' `.pt` files as a model in float32 on the CPU.
 
     Args:
-        path: A `.pt` file.
-        placement: Where the recurrence sat in training.
-        alpha: Effective weight of the newest frame, where the file has none.
-
-    Returns:
-        A model in fp32 on the CPU.
-
-    Raises:
-        SalemaError: The file is not a checkpoint or holds code, the placement or alpha is
-            missing, or keys or shapes do not fit (they are named).
+        path: The file.
+        placement: The place of the recurrence in training; None is an error.
+        alpha: Effective weight of the newest frame, for EMA files without one.
     """
     path = Path(path)
     tensors = _tensors(path)
     if placement is None:
-        raise SalemaError(
-            f"the placement is not in {path} (pass --placement: static, ema30, clstm30, ...)"
-        )
+        what = f"the placement is not in {path}"
+        raise SalemaError(f"{what} (pass --placement: static, ema30, clstm30, ...)")
     state, logit = _renamed(tensors, placement, path)
-    config = Model(width=_width(state, path))
+    first = state.get("layers.0.weight")
+    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
+        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
+    config = Model(width=len(first) / 64)
     with torch.device("meta"):  # names and shapes only
         expected = SaliencyModel(config, placement).state_dict()
     _check(state, {k: v for k, v in expected.items() if "alpha_logit" not in k}, path)
@@ -70,13 +65,11 @@ def load(path: str | Path, placement: Placement | None, alpha: float | None) -> 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """The file's named tensors, without wrappers and optimizer state."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old pickles; an error says all
+        with warnings.catch_warnings(action="ignore"):  # of old pickles; an error says all
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle may raise anything
-        raise SalemaError(
-            f"cannot read weights from {path} (it is broken, or holds code, which is never run)"
-        ) from error
+        what = f"cannot read weights from {path}"
+        raise SalemaError(f"{what} (it is broken, or holds code, which is never run)") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict):
@@ -102,21 +95,13 @@ def _renamed(
             layer = FINAL_LAYERS[finals.index(int(match[1]))]
             state[f"layers.{layer}.{match[2]}"] = tensor
         elif key == "alpha" or GATES_KEY.search(key) or FINAL_KEY.match(key):
-            state[key] = tensor  # theirs, but not of this placement: `_check` tells
+            state[key] = tensor  # theirs, but not of this placement: `_check` names it
         else:
             unknown.append(repr(key))
     if unknown:
-        raise SalemaError(
-            f"unknown keys in {path}: {', '.join(unknown[:4])} (is it a SalGAN or SalEMA file?)"
-        )
+        what = f"unknown keys in {path}: {', '.join(unknown[:4])}"
+        raise SalemaError(f"{what} (is it a SalGAN or SalEMA file?)")
     return state, logit
-
-
-def _width(state: dict[str, Tensor], path: Path) -> float:
-    first = state.get("layers.0.weight")
-    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
-        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
-    return len(first) / 64
 
 
 def _with_alpha(
@@ -128,34 +113,27 @@ def _with_alpha(
         # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
         alpha = float(torch.sigmoid(logit.float().flatten()[0]))
     elif alpha is None:
-        raise SalemaError(
-            f"no alpha in {path} (pass --alpha, the weight of the newest frame; the authors' "
-            "published rows used 0.1)"
-        )
+        fix = "pass --alpha, the weight of the newest frame; the published rows used 0.1"
+        raise SalemaError(f"no alpha in {path} ({fix})")
     if not 0 < alpha <= 1:
         raise SalemaError(f"--alpha must be in (0, 1], not {alpha} (0.1 is the published weight)")
     return placement.model_copy(update={"alpha": alpha, "learned": False})
 
 
 def _check(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    odd = [
-        f"{_theirs(key)} is {tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
-        for key in expected
-        if key in state and state[key].shape != expected[key].shape
-    ]
-    faults = [("lacks", [_theirs(key) for key in expected if key not in state]),
-              ("has the unexpected", [_theirs(key) for key in state if key not in expected]),
-              ("differs:", odd)]  # fmt: skip
-    told = [f"{what} {_some(keys)}" for what, keys in faults if keys]
+    faults: dict[str, list[str]] = {"lacks": [], "has the unexpected": [], "differs:": []}
+    for key in expected | state:
+        name = re.sub(r"^memories\.\d+\.gates", "Gates", key).replace("layers.", "salgan.")
+        if key not in state:
+            faults["lacks"].append(name)
+        elif key not in expected:
+            faults["has the unexpected"].append(name)
+        elif state[key].shape != expected[key].shape:
+            shapes = f"{tuple(state[key].shape)}, not {tuple(expected[key].shape)}"
+            faults["differs:"].append(f"{name} is {shapes}")
+    told = []
+    for what, names in faults.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        told += [f"{what} {', '.join(names[:3])}{more}"] if names else []
     if told:
         raise SalemaError(f"{path} does not fit: {'; '.join(told)} (try another --placement)")
-
-
-def _theirs(key: str) -> str:
-    """Our name of a tensor -> theirs."""
-    return re.sub(r"^memories\.\d+\.gates", "Gates", key).replace("layers.", "salgan.")
-
-
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more

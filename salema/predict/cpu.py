@@ -23,14 +23,13 @@ def replace(layers: nn.Sequential, apart: Collection[int], dtype: torch.dtype) -
         apart: Layers with a memory after them: they and their neighbours stay as they are.
         dtype: The type that the equivalents work in.
     """
-    originals = list(layers)
-    for index, layer in enumerate(originals):
-        if isinstance(layer, nn.MaxPool2d):
+    for index in range(len(layers)):  # one by one: a layer's memory is free once it is replaced
+        if isinstance(layers[index], nn.MaxPool2d):
             layers[index] = MaxPool()
-        if isinstance(layer, nn.ReLU) and not {index - 1, index} & set(apart):
-            convolution = originals[index - 1]
+        if isinstance(layers[index], nn.ReLU) and not {index - 1, index} & set(apart):
+            convolution = layers[index - 1]
             layers[index] = nn.Identity()
-            if isinstance(originals[index - 2], nn.Upsample) and index - 2 not in apart:
+            if isinstance(layers[index - 2], nn.Upsample) and index - 2 not in apart:
                 layers[index - 2] = nn.Identity()
                 layers[index - 1] = OfEnlarged(convolution, dtype)
             else:
@@ -38,17 +37,17 @@ def replace(layers: nn.Sequential, apart: Collection[int], dtype: torch.dtype) -
 
 
 class MaxPool(nn.Module):
-    """Maxima over 2x2 pixels, (N, C, H, W) -> (N, C, H/2, W/2); H and W are even."""
+    """The maximum of 2x2 pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """(N, C, H, W), H and W even -> (N, C, H/2, W/2)."""
         rows = x.permute(0, 2, 3, 1).unflatten(1, (-1, 2))
         halved = torch.maximum(rows[:, :, 0], rows[:, :, 1]).unflatten(2, (-1, 2))
         return torch.maximum(halved[:, :, :, 0], halved[:, :, :, 1]).permute(0, 3, 1, 2)
 
 
 class Rectified(nn.Module):
-    """A convolution with a padding of 1, and its ReLU: (N, C, H, W) -> (N, C', H', W')."""
+    """A convolution with a padding of 1, and its ReLU."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
@@ -60,7 +59,7 @@ class Rectified(nn.Module):
             self.weight = reorder(self.weight, ONE, ONE, ONE, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """(N, C, H, W) -> (N, C', H', W')."""
         if not self.fused:
             return F.relu_(F.conv2d(x, self.weight, self.bias, padding=1))
         convolve = torch.ops.mkldnn._convolution_pointwise

@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from salema.files import SalemaError
+from salema.files import SalemaError, absent
 from salema.model import weights
 from salema.model.network import SaliencyModel
 from salema.model.weights import Card
@@ -22,9 +22,6 @@ def build(
         placement: A name (see `salema.params.named`) or a `Placement`.
         width: Times SalGAN's channels.
         config: The whole configuration of the static network, instead of `width`.
-
-    Raises:
-        SalemaError: No placement has this name.
     """
     placement = named(placement) if isinstance(placement, str) else placement
     return Predictor(SaliencyModel(config or Model(width=width), placement), "cpu", "fp32")
@@ -50,10 +47,6 @@ def load(
         alpha: Weight of the newest frame, for the authors' EMA files without one; or instead
             of the one in a file of ours.
         sha256: The expected hash of the file.
-
-    Raises:
-        SalemaError: There is no such file, it is not a weights file, it does not fit, its
-            hash differs, or the device is absent.
     """
     network, card = read(path, placement, alpha, sha256)
     return Predictor(network, device, precision, card=card)
@@ -110,8 +103,7 @@ def _placed(
     if not of_static and (wanted.recurrence, wanted.after) != ("ema", network.placement.after):
         raise SalemaError(f"{path} holds another placement (leave --placement out)")
     placed = SaliencyModel(network.config, wanted)
-    tensors = network.state_dict()
-    kept = {key: tensors[key] for key in tensors if not key.endswith("alpha_logit")}
+    kept = {k: v for k, v in network.state_dict().items() if not k.endswith("alpha_logit")}
     placed.load_state_dict(kept, strict=False)
     return placed
 
@@ -131,13 +123,9 @@ def convert(
     placement: str | None = None,
     alpha: float | None = None,
     half: bool = False,
-) -> None:
-    """Write an authors' checkpoint (or a file of ours) as a weights file of ours.
-
-    Raises:
-        SalemaError: See `load`; or `new` exists.
-    """
-    if Path(new).exists():
-        raise SalemaError(f"{new} exists (choose another name, or remove it yourself)")
+) -> Path:
+    """Write an authors' checkpoint (or a file of ours) as a weights file of ours; returns it."""
+    new = absent(new)
     network, card = read(old, placement, alpha)
     weights.save(network, new, card, half)
+    return new

@@ -1,16 +1,17 @@
 """The one path from frames to maps: in order, chunk by chunk, in constant memory."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain, groupby, islice
+from operator import itemgetter
 from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
+from salema.media.image import fit
 from salema.media.read import Frame
 from salema.media.threads import ahead
 from salema.model.device import pick_device, pick_precision
@@ -29,6 +30,7 @@ AHEAD_BYTES = 256 * 2**20  # of decoded frames that wait for the network
 CUT = 0.5  # share of pixels that change their colour bin at a cut
 
 Item = TypeVar("Item")
+Shape = tuple[int, ...]
 
 
 class Predictor:
@@ -43,14 +45,7 @@ class Predictor:
         precision: "auto" (bf16 where the hardware has it), "fp32" or "bf16".
         chunk: Frames that are read, computed and written together; set it to 1 for a live
             source. The maps do not depend on it.
-        card: What the weights file says of itself.
-
-    Attributes:
-        size: (H, W) of the network's input, and of maps at the model's size.
-        state: What the memory holds after the last `step`; None at a clip's start.
-
-    Raises:
-        SalemaError: The device is unknown or absent.
+        card: The description in the weights file.
     """
 
     def __init__(
@@ -83,7 +78,7 @@ class Predictor:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) of the network's input."""
+        """(H, W) of the network's input, and of maps at the model's size."""
         height, width = self.network.config.size
         return height, width
 
@@ -109,8 +104,8 @@ class Predictor:
 
     def reset(self) -> None:
         """Empty the memory: the next `step` starts a clip."""
-        self.state: State | None = None
-        self._shape: tuple[int, ...] = ()
+        self.state: State | None = None  # of the memory after the last `step`
+        self._shape: Shape = ()
 
     def step(self, frames: np.ndarray) -> np.ndarray:
         """Maps of the next frames of a clip; continues `state`.
@@ -140,25 +135,21 @@ class Predictor:
         """Maps of frames at the model's size: of one clip, or each a clip of its own."""
         maps = []
         for start in range(0, len(frames), self.at_once):
-            batch = self._on_device(frames[start : start + self.at_once])
+            part = np.require(frames[start : start + self.at_once], requirements="CW")
+            batch = torch.from_numpy(part)
+            if self.device.type == "cuda":
+                batch = batch.pin_memory()
+            batch = batch.to(self.device, non_blocking=True)
             if in_time:
-                part, self.state = self.prepared(batch[None], self.state)
-                maps.append(part[0])
+                clip, self.state = self.prepared(batch[None], self.state)
+                maps.append(clip[0])
             else:
                 maps.append(self.prepared(batch[:, None])[0][:, 0])
         return torch.cat(maps).cpu().numpy()  # one copy: a GPU waits for none between
 
-    def _on_device(self, frames: np.ndarray) -> Tensor:
-        batch = torch.from_numpy(np.require(frames, requirements="CW"))
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()
-        return batch.to(self.device, non_blocking=True)
-
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
-        if frame.shape[:2] == self.size:
-            return frame
-        return cv2.resize(frame, self.size[::-1], interpolation=cv2.INTER_AREA)
+        return fit(frame, self.size)
 
     # ------------------------------------------------------------------ whole sources
 
@@ -187,11 +178,9 @@ class Predictor:
 
         Frames are taken `chunk` at a time; each call has a memory of its own.
         """
-        fitted = ((frame.shape[:2], self.fit(frame)) for frame in frames)
-        for (height, width), saliency in self._walk(fitted, lambda shape: shape):
-            if size == "source" and saliency.shape != (height, width):
-                saliency = cv2.resize(saliency, (width, height))
-            yield saliency
+        fitted = ((frame.shape[:2], frame.shape, self.fit(frame)) for frame in frames)
+        for source, saliency in self._walk(fitted):
+            yield fit(saliency, source, cv2.INTER_LINEAR) if size == "source" else saliency
 
     def maps(
         self, frames: Iterable[Frame], shot_reset: bool = False
@@ -202,75 +191,53 @@ class Predictor:
         `shot_reset` the memory is emptied at every cut.
         """
         frames = iter(frames)
-        first = next(frames, None)
-        if first is not None:
+        if first := next(frames, None):
             depth = max(2, min(2 * self.chunk, AHEAD_BYTES // first.image.nbytes))
-            fitted = ((f, self.fit(f.image)) for f in chain([first], frames))
-            yield from self._walk(ahead(fitted, depth), lambda f: f.image.shape, shot_reset)
+            frames = chain([first], frames)
+            fitted = ((frame, frame.image.shape, self.fit(frame.image)) for frame in frames)
+            yield from self._walk(ahead(fitted, depth), shot_reset)
 
     def images(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """One float32 map at the model's size for each uint8 (H, W, 3) RGB picture of any size.
 
         Pictures are computed in batches, and each one is a clip of its own.
         """
-        fitted = ahead((self.fit(picture) for picture in pictures), 2 * self.chunk)
+        fitted = ahead(map(self.fit, pictures), 2 * self.chunk)
         while batch := list(islice(fitted, self.chunk)):
             yield from self._maps(np.stack(batch), in_time=False)
 
     def _walk(
-        self,
-        fitted: Iterable[tuple[Item, np.ndarray]],
-        shape_of: Callable[[Item], tuple[int, ...]],
-        shot_reset: bool = False,
+        self, fitted: Iterable[tuple[Item, Shape, np.ndarray]], shot_reset: bool = False
     ) -> Iterator[tuple[Item, np.ndarray]]:
-        """Pairs of an item and its map, from pairs of an item and its frame made small."""
+        """Pairs of an item and its map, from an item, its frame's shape and its frame resized."""
         _ = self.prepared  # before the copy, which shares it
         own = copy.copy(self)
-        for chunk, fresh in _chunks(fitted, self.chunk, shape_of, shot_reset):
-            if fresh:
-                own.reset()
-            maps = own.step(np.stack([small for _, small in chunk]))
-            yield from ((item, saliency) for (item, _), saliency in zip(chunk, maps, strict=True))
+        for _, shot in groupby(_numbered(fitted, shot_reset), itemgetter(0)):
+            own.reset()
+            while chunk := list(islice(shot, self.chunk)):
+                maps = own.step(np.stack([small for *_, small in chunk]))
+                yield from zip((item for _, item, _ in chunk), maps, strict=True)
 
 
-def _chunks(
-    fitted: Iterable[tuple[Item, np.ndarray]],
-    length: int,
-    shape_of: Callable[[Item], tuple[int, ...]],
-    shot_reset: bool,
-) -> Iterator[tuple[list[tuple[Item, np.ndarray]], bool]]:
-    """Chunks of items with small frames, and whether a clip or a shot starts with a chunk."""
-    chunk: list[tuple[Item, np.ndarray]] = []
-    fresh, before = True, None
-    for pair in fitted:
-        if before is not None and (
-            shape_of(pair[0]) != shape_of(before[0]) or (shot_reset and is_cut(before[1], pair[1]))
-        ):
-            if chunk:
-                yield chunk, fresh
-            chunk, fresh = [], True
-        before = pair
-        chunk.append(pair)
-        if len(chunk) == length:
-            yield chunk, fresh
-            chunk, fresh = [], False
-    if chunk:
-        yield chunk, fresh
+def _numbered(
+    fitted: Iterable[tuple[Item, Shape, np.ndarray]], shot_reset: bool
+) -> Iterator[tuple[int, Item, np.ndarray]]:
+    """Items and resized frames with a number, which grows where the memory must be emptied."""
+    number, before = 0, None
+    for item, shape, small in fitted:
+        if before and (shape != before[0] or (shot_reset and is_cut(before[1], small))):
+            number += 1
+        before = shape, small
+        yield number, item, small
 
 
 def _check(frames: np.ndarray) -> None:
-    """Raises ValueError unless these are frames."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8:
         raise ValueError(f"frames must be uint8 (T, H, W, 3), not {frames.dtype} {frames.shape}")
 
 
 def is_cut(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether two uint8 (H, W, 3) frames belong to different shots, by their colours.
-
-    The histograms of 8x8x8 colours differ in more than half of the pixels.
-    """
-    ranges, bins = [0, 256] * 3, [8, 8, 8]
-    first, second = (
-        cv2.calcHist([frame], [0, 1, 2], None, bins, ranges) for frame in (before, after)
-    )
+    """Whether the 8x8x8 colour histograms of two uint8 (H, W, 3) frames differ in most pixels."""
+    options = ([0, 1, 2], None, [8, 8, 8], [0, 256] * 3)
+    first, second = (cv2.calcHist([frame], *options) for frame in (before, after))
     return float(np.abs(first - second).sum()) / 2 > CUT * before.shape[0] * before.shape[1]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from salema import data
 from salema.data import Clip
-from salema.files import SalemaError, atomic
+from salema.files import SalemaError, absent, atomic
 from salema.media import overlay, read, write
 from salema.media.read import Frame, Source
 from salema.media.threads import Behind
@@ -37,28 +37,16 @@ class BrokenClipError(SalemaError):
 
 @dataclass(frozen=True)
 class Output:
-    """What `salema predict` writes for each source.
+    """What `salema predict` writes for each source."""
 
-    Attributes:
-        folder: Folder of the maps; None for no maps.
-        form: "png" (a folder of 8-bit pictures), "gray" (one lossless video) or "npy".
-        overlay: An .mp4 (or a picture) of the frames with their maps; with several
-            sources a folder; None for none.
-        size: "source" or "model".
-        colormap: Name of an OpenCV color map.
-        opacity: Of the overlay where saliency is highest, in [0, 1].
-        overwrite: Whether existing output is replaced.
-        shot_reset: Whether the memory is emptied at every cut.
-    """
-
-    folder: Path | None = None
-    form: str = "png"
-    overlay: Path | None = None
-    size: str = "source"
-    colormap: str = "turbo"
-    opacity: float = 0.7
+    folder: Path | None = None  # of the maps
+    form: str = "png"  # or "gray" (one lossless video) or "npy"
+    overlay: Path | None = None  # an .mp4, or a picture; a folder for several sources
+    size: str = "source"  # or "model"
+    colormap: str = "turbo"  # of OpenCV
+    opacity: float = 0.7  # of the overlay where saliency is highest, in [0, 1]
     overwrite: bool = False
-    shot_reset: bool = False
+    shot_reset: bool = False  # empty the memory at every cut
 
 
 def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool = False) -> int:
@@ -97,9 +85,9 @@ def predict_sources(predictor: Predictor, names: list[str], output: Output) -> i
     The status is 1 when a source ended early (its decoded part is kept, and a line reports
     how much), or when existing output is kept; else 0.
     """
-    status, taken = 0, set()
+    status = 0
     sources = [read.open(name) for name in names]  # all are checked before the first runs
-    planned = [_targets(_unique(s.name, taken), s, output, len(names) > 1) for s in sources]
+    planned = _targets(sources, output)
     inputs = {Path(name).resolve() for name in names}
     for path in (path for targets in planned for path in targets.values()):
         if path.resolve() in inputs:
@@ -120,25 +108,23 @@ def predict_sources(predictor: Predictor, names: list[str], output: Output) -> i
     return status
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    """`name`, or `name-2` for the second source of this name."""
-    numbered = (f"{name}-{number}" for number in count(2))
-    unique = next(n for n in chain([name], numbered) if n not in taken)
-    taken.add(unique)
-    return unique
-
-
-def _targets(name: str, source: Source, output: Output, several: bool) -> dict[str, Path]:
-    targets = {}
-    if output.folder is not None:
-        targets["maps"] = output.folder / f"{name}{write.SUFFIX[output.form]}"
-    if output.overlay is not None:
-        one = bool(output.overlay.suffix)
-        if several and one:
-            raise SalemaError(f"several sources, one overlay {output.overlay} (name a folder)")
-        suffix = ".png" if source.fps is None and source.hint == 1 else ".mp4"
-        targets["overlay"] = output.overlay if one else output.overlay / f"{name}{suffix}"
-    return targets
+def _targets(sources: list[Source], output: Output) -> list[dict[str, Path]]:
+    """The paths to write for each source; the second of one name gets `name-2`."""
+    planned, taken = [], set()
+    for source in sources:
+        numbered = (f"{source.name}-{number}" for number in count(2))
+        name = next(n for n in chain([source.name], numbered) if n not in taken)
+        taken.add(name)
+        targets, path = {}, output.overlay
+        if output.folder is not None:
+            targets["maps"] = output.folder / f"{name}{write.SUFFIX[output.form]}"
+        if path is not None:
+            if path.suffix and len(sources) > 1:
+                raise SalemaError(f"several sources, one overlay {path} (name a folder)")
+            suffix = ".png" if source.fps is None and source.hint == 1 else ".mp4"
+            targets["overlay"] = path if path.suffix else path / f"{name}{suffix}"
+        planned.append(targets)
+    return planned
 
 
 def _predict_source(
@@ -166,11 +152,10 @@ def _predict_source(
 
 
 def _only_maps(path: Path) -> None:
-    """Raises SalemaError where a folder that would be replaced holds something else."""
-    if path.is_dir():
-        strangers = [item for item in path.iterdir() if item.suffix != ".png"]
-        if strangers:
-            raise SalemaError(f"{path} holds {strangers[0].name} too (choose another --out)")
+    """Check that a folder which would be replaced holds nothing else."""
+    for item in path.iterdir() if path.is_dir() else []:
+        if item.suffix != ".png":
+            raise SalemaError(f"{path} holds {item.name} too (choose another --out)")
 
 
 # ---------------------------------------------------------------------- data sets
@@ -199,8 +184,8 @@ def predict_run(params: Params, run: str) -> Path:
             videos = [clip for clip in clips if not data.is_image(clip)]
             for clip in tqdm(videos, desc=f"{run} {dataset}", disable=None):
                 path = part / dataset / f"{clip.name}.mkv"
-                predict_clip(predictor, clip, path, "gray", 16, cache.frames(clip))
-    for problem in cache.problems:
+                predict_clip(predictor, clip, cache.frames(clip), path, "gray", 16)
+    for problem in cache.problems.values():
         print(problem, file=sys.stderr)
     return folder / "maps"
 
@@ -208,22 +193,15 @@ def predict_run(params: Params, run: str) -> Path:
 def predict_clip(
     predictor: Predictor,
     clip: Clip,
+    images: Iterable[np.ndarray],
     path: Path,
     form: str,
     bits: int = 8,
-    images: Iterable[np.ndarray] | None = None,
 ) -> int:
-    """Maps of one clip at the model's size under its frames' own names; returns how many.
+    """Maps of a clip's images at the model's size, under its frames' names; returns how many.
 
-    Args:
-        predictor: Computes the maps.
-        clip: Names the frames, and reads them where `images` is None.
-        path: The folder or file to write; what exists is replaced at the end.
-        form: "png", "gray" or "npy".
-        bits: 8 or 16, of "png" and "gray".
-        images: The clip's frames, already at the model's size.
+    What exists at `path` is replaced at the end; `bits`, 8 or 16, count for "png" and "gray".
     """
-    images = clip.frames() if images is None else images
     frames = (Frame(i, name) for i, name in zip(images, clip.frame_names, strict=False))
     maps = write.open(path, form, predictor.size, clip.fps or 30.0, bits, replace=True)
     return _save(clip.name, predictor.maps(frames), [(maps, False)], predictor.chunk)
@@ -241,13 +219,10 @@ def predict_dataset(
     """The original's inference: maps of a data set in its folders; returns the status.
 
     DHF1K and others: `<folder>/<name>_predictions/<clip>/<frame>.png`; Hollywood-2 and
-    UCF-sports: `<folder>/<set>/testing/<shot>/<name>_predictions/<frame>.png`. Each map is
-    named after its source frame. Clips that are there already are skipped, so that an
-    interrupted run can be resumed; nothing is overwritten unless asked. A clip with a broken
-    frame gets a line and no maps, and the status is 1.
-
-    `about`, the identity of the model and the clips it was trained on, is written to
-    `<folder>/<name>_predictions.json`.
+    UCF-sports: `<folder>/<set>/testing/<shot>/<name>_predictions/<frame>.png`. Existing clips
+    are skipped unless `overwrite`, so that an interrupted run can be resumed. A clip with a
+    broken frame gets a line and no maps, and the status is 1. `about`, see `load.identity`, is
+    written to `<folder>/<name>_predictions.json`.
     """
     if about is not None:
         _record(folder / f"{name}_predictions.json", about, overwrite)
@@ -263,7 +238,7 @@ def predict_dataset(
             continue
         _only_maps(path)
         try:
-            frames += predict_clip(predictor, clip, path, form, images=_readable(clip))
+            frames += predict_clip(predictor, clip, _readable(clip), path, form)
             made += 1
         except BrokenClipError as error:
             print(f"{clip.name} skipped: {error}", file=sys.stderr)
@@ -298,9 +273,7 @@ def _record(path: Path, about: dict, overwrite: bool) -> None:
 
 def submission(folder: Path, clips: list[Clip], path: Path) -> None:
     """Zip PNG maps as DHF1K's server takes them: `<clip>/<frame>.png`, four digits each."""
-    if path.exists():
-        raise SalemaError(f"{path} exists (choose another name, or remove it yourself)")
-    with atomic(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+    with atomic(absent(path)) as part, zipfile.ZipFile(part, "w") as archive:
         for clip in clips:
             inner = folder / clip.name
             pictures = sorted(inner.glob("*.png"))

@@ -4,14 +4,13 @@ They use only what is available for real data: the centre prior is fitted on tra
 and the row of the observers uses fixations.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from salema import data
-from salema.data import Clip
 
 PRIOR_SIZE = (96, 128)  # rows, columns: a mean of maps is smooth
 PRIOR_FRAMES = 600  # largest number of training maps, evenly spread over the clips
@@ -56,30 +55,10 @@ def split_half(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The fixations of one random half of the observers, and those of the other half.
 
-    Args:
-        frames: The fixations (N, 3) of each frame of a clip: x, y, observer.
-        random: Draws the half, once for all frames.
-
-    Returns:
-        Both parts of each frame. Of an odd number of observers, the second half has one more.
+    `frames` are the fixations (N, 3) of each frame of a clip: x, y, observer. The half is drawn
+    once for all frames. Of an odd number of observers, the second half has one more.
     """
     observers = np.unique(np.concatenate(frames)[:, 2])
     half = random.permutation(observers)[: len(observers) // 2]
     sides = [np.isin(points[:, 2], half) for points in frames]
     return [(points[side], points[~side]) for points, side in zip(frames, sides, strict=True)]
-
-
-def maps(name: str, clip: Clip, prior: np.ndarray | None) -> Iterator[np.ndarray]:
-    """The map of a baseline for every frame of a clip, at any size.
-
-    Args:
-        name: "chance" (a flat map), "centre-prior" or "spectral-residual".
-        clip: The clip.
-        prior: The result of `centre_prior`, for "centre-prior".
-    """
-    if name == "spectral-residual":
-        yield from map(spectral_residual, clip.frames())
-        return
-    flat = np.ones((2, 2), np.float32) if name == "chance" else prior
-    for _ in range(clip.n_frames):
-        yield flat

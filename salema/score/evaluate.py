@@ -11,7 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from salema.score.negatives import Negatives, Pool, generator
 from salema.score.protocols import METRICS, Protocol
 from salema.score.statistics import bootstrap, paired_bootstrap
 
-NAMES = dict(zip(METRICS, ("AUC-J", "s-AUC", "NSS", "CC", "SIM", "KLD"), strict=True))
 COMPARED = 400  # approximate number of frames per set on which protocols are compared
 COLUMNS = ("dataset", "clip", "frames", "skipped", "seen", *METRICS)
 Frame = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]  # index, map, fixations, density
@@ -56,15 +55,12 @@ class Scores:
         return row
 
 
-# ---------------------------------------------------------------------- one clip
-
-
 def score_clip(
     clip: Clip, negatives: Negatives, maps: Maps, protocol: Protocol, every: int, seed: int
 ) -> list[dict[str, float] | None]:
     """Scores of each `every`-th of the frames that the protocol takes; see `Scores.frames`."""
     cv2.setNumThreads(1)
-    wanted = protocol.frames(clip.n_frames)[::every]
+    wanted = range(0, clip.n_frames, protocol.every * every)
     if maps.baseline == "human":
         frames = _halves(clip, wanted, generator(seed, clip.name, "halves"))
     else:
@@ -94,10 +90,8 @@ def _predicted(
             yield count - 1, saliency, points, density
     if count != clip.n_frames:
         found = f"more than {clip.n_frames}" if count > clip.n_frames else count
-        raise SalemaError(
-            f"{found} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name} "
-            "(predict this clip again)"
-        )
+        what = f"{found} maps for the {clip.n_frames} frames of {clip.dataset} {clip.name}"
+        raise SalemaError(f"{what} (predict this clip again)")
 
 
 def _halves(clip: Clip, wanted: range, random: np.random.Generator) -> Iterator[Frame]:
@@ -108,9 +102,6 @@ def _halves(clip: Clip, wanted: range, random: np.random.Generator) -> Iterator[
         second = second if len(first) else first  # no fixations at all: such a frame has no score
         maps = [data.blur(points, clip.size, sigma) for points in (first, second)]
         yield index, maps[0], second, maps[1]
-
-
-# ---------------------------------------------------------------------- many clips
 
 
 def score_clips(
@@ -124,20 +115,11 @@ def score_clips(
     allow_seen: bool = False,
     everyone: Sequence[Clip] | None = None,
 ) -> list[Scores]:
-    """Score clips of one data set on all cores.
+    """Score clips of one data set on all cores: each `every`-th frame that the protocol takes.
 
-    Args:
-        clips: Clips of one set; their fixations are each other's negatives in s-AUC.
-        maps: Where the maps come from.
-        protocol: See `salema.score.protocols`.
-        every: Score each n-th of the frames that the protocol takes, at least 1.
-        seed: Seed of every draw.
-        seen: Data set -> clips that the weights were trained on.
-        allow_seen: Score those too, and mark them; otherwise they are an error.
-        everyone: All clips of the set, which are the negatives if the protocol says so.
-
-    Raises:
-        SalemaError: A clip was seen in training, or maps are missing or broken.
+    `clips` are each other's negatives in s-AUC, or `everyone`, all clips of the set, where the
+    protocol says so. `seen` maps a data set to the clips that the weights were trained on: they
+    are an error, unless `allow_seen` scores and marks them. `seed` is the seed of every draw.
     """
     if every < 1:
         raise SalemaError(f"--every must be at least 1, not {every} (1 scores each frame)")
@@ -146,10 +128,8 @@ def score_clips(
     trained = set((seen or {}).get(dataset, []))
     leaked = [clip.name for clip in clips if clip.name in trained]
     if leaked and not allow_seen:
-        raise SalemaError(
-            f"{len(leaked)} clips of {dataset}, {leaked[0]} first, were seen in training "
-            "(their scores prove nothing; --allow-seen marks the row)"
-        )
+        what = f"{len(leaked)} clips of {dataset}, {leaked[0]} first, were seen in training"
+        raise SalemaError(f"{what} (their scores prove nothing; --allow-seen marks the row)")
     others = everyone if everyone is not None and rules.whole_set else clips
     pool = Pool({clip.name: (clip.size, list(clip.fixations())) for clip in others})
     negatives = [rules.negatives(pool, clip.name, seed) for clip in clips]
@@ -162,10 +142,8 @@ def score_clips(
         context, share = multiprocessing.get_context("spawn"), max(1, len(clips) // (8 * workers))
         with ProcessPoolExecutor(workers, mp_context=context) as executor:
             frames = list(progress(executor.map(score, clips, negatives, chunksize=share)))
-    return [
-        Scores(clip.name, dataset, clip.name in trained, scores)
-        for clip, scores in zip(clips, frames, strict=True)
-    ]
+    pairs = zip(clips, frames, strict=True)
+    return [Scores(clip.name, dataset, clip.name in trained, scores) for clip, scores in pairs]
 
 
 def rows(scores: Iterable[Scores]) -> dict[str, dict]:
@@ -173,9 +151,7 @@ def rows(scores: Iterable[Scores]) -> dict[str, dict]:
     return {score.clip: score.row() for score in scores}
 
 
-def summary(
-    scores: Sequence[Scores], protocol: str, resamples: int = 10_000, seed: int = 0
-) -> dict:
+def summary(scores: list[Scores], protocol: str, resamples: int = 10_000, seed: int = 0) -> dict:
     """Means with 95 % bootstrap intervals over clips, and the counts.
 
     Keys: clips, frames, skipped, seen, protocol, and for each metric `m`: m, m_low, m_high.
@@ -185,28 +161,22 @@ def summary(
     counts = {key: sum(row[key] for row in clips) for key in ("frames", "skipped", "seen")}
     result = {"clips": len(clips), **counts, "protocol": protocol}
     for key, mean in rules.aggregate({s.clip: s.frames for s in scores}, seed).items():
-        used = [row for row in clips if row[key] is not None]
-        values = np.array([row[key] for row in used])
-        weights = None if rules.frame_limit is None else np.array([r["frames"] for r in used])
-        _, low, high = bootstrap(values, resamples, seed, weights)
+        used = [(row[key], row["frames"]) for row in clips if row[key] is not None]
+        values, frames = np.array(used).T
+        _, low, high = bootstrap(values, resamples, seed, frames if rules.frame_limit else None)
         result |= {key: mean, f"{key}_low": low, f"{key}_high": high}
     return result
-
-
-# ---------------------------------------------------------------------- tables
 
 
 def table(result: dict, title: str) -> str:
     """A summary as lines of text."""
     mark = f", {result['seen']} SEEN IN TRAINING" if result["seen"] else ""
-    lines = [
-        f"{title}: {result['clips']} clips, {result['frames']} frames scored, "
-        f"{result['skipped']} without gaze{mark}; 95 % bootstrap over clips"
-    ]
+    frames = f"{result['frames']} frames scored, {result['skipped']} without gaze{mark}"
+    lines = [f"{title}: {result['clips']} clips, {frames}; 95 % bootstrap over clips"]
     for key in METRICS:
         if key in result:
             low, high = result[f"{key}_low"], result[f"{key}_high"]
-            lines.append(f"  {NAMES[key]:6} {result[key]:7.4f}  [{low:.4f}, {high:.4f}]")
+            lines.append(f"  {METRICS[key]:6} {result[key]:7.4f}  [{low:.4f}, {high:.4f}]")
     return "\n".join(lines)
 
 
@@ -220,7 +190,7 @@ def differences(rows: dict[str, dict], other: dict[str, dict], resamples: int = 
         if len(pairs):
             mean, low, high = paired_bootstrap(*pairs.T, resamples)
             sure = "" if low <= 0 <= high else "  *"
-            lines.append(f"  {NAMES[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
+            lines.append(f"  {METRICS[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
     return "\n".join([*lines, "  * the interval does not contain 0"])
 
 
@@ -245,8 +215,7 @@ def _rounded(row: dict, digits: int) -> dict:
 def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]:
     """A table of one row per clip -> clip -> metric -> score.
 
-    It may come from `write_scores` or from others, with columns auc and sauc. It must have
-    at least one of `clips`.
+    It comes from `write_scores` or from others (columns auc and sauc) and has one of `clips`.
     """
     renamed = {"auc": "auc_judd", "sauc": "auc_shuffled"}
     try:
@@ -266,18 +235,14 @@ def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]
         cells = {renamed.get(column, column): cell for column, cell in row.items() if cell}
         where = f"{path}, clip {row['clip']}"
         try:
-            found = {key: float(cells[key]) for key in METRICS if key in cells}
+            scores[row["clip"]] = {key: float(cells[key]) for key in METRICS if key in cells}
         except ValueError as error:
             raise SalemaError(f"{where}: {error} (fix that row)") from error
-        if not all(map(math.isfinite, found.values())):
+        if not all(map(math.isfinite, scores[row["clip"]].values())):
             raise SalemaError(f"{where}: a score is not finite (fix that row)")
-        scores[row["clip"]] = found
     if not set(clips) & set(scores):
         raise SalemaError(f"{path} and these maps share no clip (compare the same data set)")
     return scores
-
-
-# ---------------------------------------------------------------------- clips seen in training
 
 
 def seen_by(weights: Path | None, maps: Path | None = None) -> dict[str, list[str]]:
@@ -288,24 +253,18 @@ def seen_by(weights: Path | None, maps: Path | None = None) -> dict[str, list[st
     files = [] if maps is None else sorted(maps.glob("*_predictions.json"))
     seen = {}
     for path in [weights, *files] if weights else files:
-        for dataset, clips in _training_clips(path).items():
-            seen.setdefault(dataset, []).extend(clips)
+        try:
+            if path.suffix == ".json":
+                text = path.read_text(encoding="utf-8")
+            else:
+                with safe_open(path, "np") as file:
+                    text = file.metadata()["salema"]
+            for dataset, clips in json.loads(text)["seen"].items():
+                seen.setdefault(dataset, []).extend(clips)
+        except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError) as e:
+            what = f"no list of training clips in {path}"
+            raise SalemaError(f"{what} (is it a file of ours?)") from e
     return seen
-
-
-def _training_clips(path: Path) -> dict[str, list[str]]:
-    try:
-        if path.suffix == ".json":
-            text = path.read_text(encoding="utf-8")
-        else:
-            with safe_open(path, "np") as file:
-                text = (file.metadata() or {})["salema"]
-        return {dataset: list(clips) for dataset, clips in json.loads(text)["seen"].items()}
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SalemaError(f"no list of training clips in {path} (is it a file of ours?)") from error
-
-
-# ---------------------------------------------------------------------- the study
 
 
 def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
@@ -338,11 +297,7 @@ def compare_protocols(params: Params, run: str) -> Path:
 
 
 def _study(
-    params: Params,
-    run: str,
-    names: Sequence[str],
-    allow_seen: bool = False,
-    frames: int | None = None,
+    params: Params, run: str, names: Sequence[str], allow_seen: bool = False, frames: int = 0
 ) -> Iterator[tuple[list[Scores], dict]]:
     """Scores and summary of a run, or a baseline, set by set and protocol by protocol.
 
@@ -356,7 +311,7 @@ def _study(
         if maps.baseline == "human" and not any(clip.has_observers for clip in clips):
             continue
         if maps.baseline == "centre-prior":
-            maps = replace(maps, prior=baselines.centre_prior(params.root, dataset))
+            maps = Maps(baseline=run, prior=baselines.centre_prior(params.root, dataset))
         stride = 1 + sum(clip.n_frames for clip in clips) // frames if frames else 0
         options = {"seed": params.seed, "seen": seen, "allow_seen": allow_seen}
         for name in names:

@@ -9,20 +9,19 @@
 | `sim` | density | above 0 | 1 |
 | `kld` | density | above 0 | 0 (lower is better) |
 
-A saliency map is (H, W) of any real scale: every metric gives the same score for
-`a * map + b` with a > 0. Fixations and negatives are an (H, W) mask, or (N,) flat indices
-`y * W + x`; a pixel that occurs twice among the indices counts twice. A density is
-(H, W) >= 0: the blurred fixations.
+A saliency map is (H, W) of any real scale: every metric gives the same score for `a * map + b`
+with a > 0. Fixations and negatives are an (H, W) mask, or (N,) flat indices `y * W + x`; a pixel
+that occurs twice among the indices counts twice. A density is (H, W) >= 0: the blurred fixations.
 
-Degenerate input: a constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the SIM and KLD of
-the uniform distribution; a constant density is the uniform distribution too. Every
-function raises ValueError if there is no fixation, no negative or a blank density, if
-shapes differ, or if a map holds NaN or infinity. No function returns NaN.
+Degenerate input: a constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the SIM and KLD of the
+uniform distribution; a constant density is the uniform distribution too. Every function raises
+ValueError if there is no fixation, no negative or a blank density, if shapes differ, or if a map
+holds NaN or infinity. No function returns NaN.
 
 The AUCs are exact (see `roc`). All passes work on blocks that stay in the cache.
 """
 
-from typing import NamedTuple
+from itertools import repeat
 
 import numpy as np
 
@@ -31,25 +30,18 @@ from salema.score.roc import Map, auc, auc_against_rest, read_map
 EPSILON = 2.2e-16  # added inside `kld`, as in the field's code: the spacing of doubles at 1
 
 
-class _Moments(NamedTuple):
-    """Of a map and of a density, both scaled to [0, 1]."""
-
-    mean: float
-    variance: float
-    target_mean: float
-    target_variance: float
-    covariance: float
-
-
-def _read_density(density: np.ndarray, shape: tuple[int, int]) -> Map:
-    target = read_map(density, "density")
-    if np.shape(density) != shape:
-        raise ValueError(f"density {np.shape(density)} and map {shape} must have one shape")
+def _read(saliency: np.ndarray, density: np.ndarray | None) -> tuple[Map, Map | None]:
+    image = read_map(saliency)
+    if density is None:
+        return image, None
+    target, shapes = read_map(density, "density"), (np.shape(density), np.shape(saliency))
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"density {shapes[0]} and map {shapes[1]} must have one shape")
     if target.low < 0:
         raise ValueError(f"a density must not be negative; this one reaches {target.low:g}")
     if target.low == 0 and target.scale == 0:
         raise ValueError("a density must not be blank; this one is zero everywhere")
-    return target
+    return image, target
 
 
 def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
@@ -60,9 +52,8 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
             raise ValueError(f"{name} {where.shape} and map {shape} must have one shape")
         where = np.flatnonzero(where)
     elif where.ndim != 1 or (where.size and where.dtype.kind not in "iu"):
-        raise ValueError(
-            f"{name} must be an (H, W) mask or (N,) flat indices, not {where.dtype} {where.shape}"
-        )
+        found = f"{where.dtype} {where.shape}"
+        raise ValueError(f"{name} must be an (H, W) mask or (N,) flat indices, not {found}")
     elif where.size and not (where.min() >= 0 and where.max() < shape[0] * shape[1]):
         raise ValueError(f"{name} must be flat indices inside the map {shape}")
     if not where.size:
@@ -70,48 +61,48 @@ def _places(where: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     return where
 
 
-def _moments(image: Map, target: Map | None = None) -> _Moments:
-    """Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels)."""
-    sums, scratch = np.zeros(5), image.scratch(2)
-    for block in image.blocks():
-        a = image.unit(block, scratch[0])
+def _moments(image: Map, target: Map | None = None) -> tuple[float, ...]:
+    """Mean and variance of the map, the same of the density, and their covariance.
+
+    Sums over [0, 1] do not cancel: a variance is at least about 1 / (2 pixels).
+    """
+    sums = np.zeros(5)
+    for a, b in zip(image.units(), target.units() if target else repeat(None), strict=False):
         sums[:2] += a.sum(), a @ a
-        if target is not None:
-            b = target.unit(block, scratch[1])
+        if b is not None:
             sums[2:] += b.sum(), b @ b, a @ b
     x, xx, y, yy, xy = (sums / len(image.values)).tolist()
-    return _Moments(x, xx - x**2, y, yy - y**2, xy - x * y)
+    return x, xx - x**2, y, yy - y**2, xy - x * y
 
 
-def _nss(image: Map, places: np.ndarray, moments: _Moments) -> float:
+def _nss(image: Map, places: np.ndarray, moments: tuple[float, ...]) -> float:
     if image.scale == 0:
         return 0.0
     at_fixations = (image.values[places].astype(np.float64) - image.low) * image.scale
-    return float((at_fixations.mean() - moments.mean) / np.sqrt(moments.variance))
+    return float((at_fixations.mean() - moments[0]) / np.sqrt(moments[1]))
 
 
-def _cc(image: Map, target: Map, moments: _Moments) -> float:
+def _cc(image: Map, target: Map, moments: tuple[float, ...]) -> float:
     if image.scale == 0 or target.scale == 0:
         return 0.0
-    deviations = np.sqrt(moments.variance * moments.target_variance)
-    return float(np.clip(moments.covariance / deviations, -1, 1))
+    _, variance, _, target_variance, covariance = moments
+    return float(np.clip(covariance / np.sqrt(variance * target_variance), -1, 1))
 
 
-def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
+def _overlap(image: Map, target: Map, moments: tuple[float, ...]) -> tuple[float, float]:
     """SIM and KLD of the two as distributions; a map without mass is the uniform one."""
     n, shared, divergence = len(image.values), 0.0, 0.0
-    if moments.mean:
-        image = image._replace(scale=image.scale / (n * moments.mean))
-    if moments.target_mean:
-        target = target._replace(scale=target.scale / (n * moments.target_mean))
-    scratch = image.scratch(3)
-    for block in image.blocks():
-        p, q = image.unit(block, scratch[0]), target.unit(block, scratch[1])
-        if not moments.mean:
+    mean, _, target_mean, *_ = moments
+    if mean:
+        image = image._replace(scale=image.scale / (n * mean))
+    if target_mean:
+        target = target._replace(scale=target.scale / (n * target_mean))
+    for p, q in zip(image.units(), target.units(), strict=True):
+        if not mean:
             p[:] = 1 / n
-        if not moments.target_mean:
+        if not target_mean:
             q[:] = 1 / n
-        shared += np.minimum(p, q, out=scratch[2, : len(p)]).sum()
+        shared += np.minimum(p, q).sum()
         p += EPSILON
         ratio = np.divide(q, p, out=p)
         ratio += EPSILON
@@ -119,24 +110,11 @@ def _overlap(image: Map, target: Map, moments: _Moments) -> tuple[float, float]:
     return float(min(shared, 1.0)), float(divergence)
 
 
-def _with_density(saliency: np.ndarray, density: np.ndarray) -> tuple[Map, Map, _Moments]:
-    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
-    return image, target, _moments(image, target)
-
-
 def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
     """Area under the ROC curve of the fixations against all pixels without a fixation.
 
-    Args:
-        saliency: (H, W), any real scale; only the order of its pixels matters.
-        fixations: (H, W) mask, or (N,) flat indices.
-
-    Returns:
-        The exact area in [0, 1]: 0.5 is chance, higher is better; a constant map scores
-        0.5. (The usual trapezoid over n thresholds lies about 1 / (2 n) above it.)
-
-    Raises:
-        ValueError: As stated in the module, or every pixel is fixated.
+    The exact area in [0, 1]: 0.5 is chance, higher is better. (The usual trapezoid over n
+    thresholds lies about 1 / (2 n) above it.) ValueError also if every pixel is fixated.
 
     Source: Judd et al., ICCV 2009; Riche et al., ICCV 2013.
     """
@@ -146,19 +124,9 @@ def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
 def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
     """Area under the ROC curve of the fixations against fixations of other clips.
 
-    A map that only knows the centre bias scores about 0.5. The protocol determines which
-    fixations are the negatives (see `salema.score.negatives`).
-
-    Args:
-        saliency: (H, W), any real scale; only the order of its pixels matters.
-        fixations: (H, W) mask, or (N,) flat indices.
-        negatives: (H, W) mask, or (M,) flat indices; may overlap the fixations.
-
-    Returns:
-        The exact area in [0, 1]: 0.5 is chance, higher is better; a constant map scores 0.5.
-
-    Raises:
-        ValueError: As stated in the module.
+    The exact area in [0, 1]: 0.5 is chance, higher is better. A map that only knows the centre
+    bias scores about 0.5. The protocol determines which fixations are the negatives (see
+    `salema.score.negatives`); they may overlap the fixations.
 
     Source: Tatler, Baddeley and Gilchrist, Vision Research 45(5), 2005.
     """
@@ -170,16 +138,7 @@ def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndar
 def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
     """Normalized scanpath saliency: mean z-scored saliency at the fixations.
 
-    Args:
-        saliency: (H, W), any real scale; only its shape matters.
-        fixations: (H, W) mask, or (N,) flat indices.
-
-    Returns:
-        NSS in standard deviations (of all pixels, as a population). 0 is chance, higher is
-        better. A constant map scores 0.0: it ranks no pixel above another.
-
-    Raises:
-        ValueError: As stated in the module.
+    In standard deviations of all pixels, as a population: 0 is chance, higher is better.
 
     Source: Peters et al., Vision Research 45(18), 2005.
     """
@@ -190,67 +149,41 @@ def nss(saliency: np.ndarray, fixations: np.ndarray) -> float:
 def cc(saliency: np.ndarray, density: np.ndarray) -> float:
     """Pearson's correlation of map and density over all pixels.
 
-    Args:
-        saliency: (H, W), any real scale.
-        density: (H, W) >= 0.
-
-    Returns:
-        CC in [-1, 1]: 0 is chance, higher is better; 0.0 if either is constant.
-
-    Raises:
-        ValueError: As stated in the module.
+    In [-1, 1]: 0 is chance, higher is better; 0.0 if either is constant.
 
     Source: Le Meur, Le Callet and Barba, Vision Research 47(19), 2007.
     """
-    return _cc(*_with_density(saliency, density))
+    image, target = _read(saliency, density)
+    return _cc(image, target, _moments(image, target))
 
 
 def sim(saliency: np.ndarray, density: np.ndarray) -> float:
     """Similarity: the mass that the two distributions share, sum of min(p, q).
 
-    Both are min-max scaled to [0, 1] and then divided by their sum.
-
-    Args:
-        saliency: (H, W), any real scale; a constant map is the uniform distribution.
-        density: (H, W) >= 0.
-
-    Returns:
-        SIM in [0, 1]: chance is above 0, higher is better, 1 only for equal distributions.
-
-    Raises:
-        ValueError: As stated in the module.
+    Both are min-max scaled to [0, 1] and then divided by their sum. The result is in [0, 1]:
+    chance is above 0, higher is better, 1 only for equal distributions.
 
     Source: Judd, Durand and Torralba, MIT technical report 2012-001.
     """
-    return _overlap(*_with_density(saliency, density))[0]
+    image, target = _read(saliency, density)
+    return _overlap(image, target, _moments(image, target))[0]
 
 
 def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
     """Kullback-Leibler divergence of map p from density q: sum of q log(q / p), in nats.
 
-    Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36.
-
-    Args:
-        saliency: (H, W), any real scale; a constant map is the uniform distribution.
-        density: (H, W) >= 0.
-        minmax: Scale both to [0, 1] before they are divided by their sums, as `sim` does,
-            so that only the shape of the map matters. False divides them by their sums
-            as they are, for models that predict a probability.
-
-    Returns:
-        KLD >= 0: 0 for equal distributions, lower is better; chance is above 0.
-
-    Raises:
-        ValueError: As stated in the module, or the map is negative with `minmax=False`.
+    Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36. It is 0 for
+    equal distributions, lower is better; chance is above 0. `minmax` scales both to [0, 1] before
+    they are divided by their sums, as `sim` does, so that only the shape of the map matters. False
+    divides them as they are, for models that predict a probability; then a map must be >= 0.
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
     """
-    if minmax:
-        return _overlap(*_with_density(saliency, density))[1]
-    image, target = read_map(saliency), _read_density(density, np.shape(saliency))
-    if image.low < 0:
-        raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
-    image, target = _from_zero(image), _from_zero(target)
+    image, target = _read(saliency, density)
+    if not minmax:
+        if image.low < 0:
+            raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
+        image, target = _from_zero(image), _from_zero(target)
     return _overlap(image, target, _moments(image, target))[1]
 
 
@@ -268,21 +201,12 @@ def score_frame(
 ) -> dict[str, float]:
     """All metrics of one frame: the same numbers as the single functions, in fewer passes.
 
-    Args:
-        saliency: (H, W), any real scale.
-        fixations: (H, W) mask, or (N,) flat indices.
-        density: (H, W) >= 0; None leaves out cc, sim and kld.
-        negatives: (H, W) mask, or (M,) flat indices; None leaves out auc_shuffled.
-
-    Returns:
-        auc_judd, auc_shuffled, nss, cc, sim, kld, as far as there is a ground truth.
-
-    Raises:
-        ValueError: As stated in the module, or every pixel is fixated.
+    The keys are the names of the functions. None as density leaves out cc, sim and kld; None as
+    negatives leaves out auc_shuffled. ValueError as stated in the module, or if every pixel is
+    fixated.
     """
-    image, shape = read_map(saliency), np.shape(saliency)
+    (image, target), shape = _read(saliency, density), np.shape(saliency)
     places = _places(fixations, shape, "fixations")
-    target = None if density is None else _read_density(density, shape)
     moments = _moments(image, target)
     scores = {"auc_judd": auc_against_rest(image, places)}
     if negatives is not None:

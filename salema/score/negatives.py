@@ -13,21 +13,16 @@ from hashlib import blake2b
 import cv2
 import numpy as np
 
-Size = tuple[int, int]
-Cells = tuple[np.ndarray] | tuple[np.ndarray, np.ndarray]  # `Negatives.cells`, and `starts`
+from salema.data.gaze import Size, inside
+from salema.media.image import fit
+
+Cells = list[np.ndarray]  # flat indices of a grid: one array for all frames of a clip, or one each
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
     """Random numbers that depend only on the seed and these names."""
     digest = blake2b(repr((seed, *names)).encode(), digest_size=16).digest()
     return np.random.default_rng(int.from_bytes(digest, "big"))
-
-
-def inside(fixations: np.ndarray, size: Size) -> np.ndarray:
-    """(N, 3) x, y in pixels, observer -> the rows that lie inside the picture."""
-    fixations = np.asarray(fixations, dtype=np.float64)
-    x, y = fixations[:, 0], fixations[:, 1]
-    return fixations[(x >= 0) & (y >= 0) & (x < size[1]) & (y < size[0])]
 
 
 def to_cells(x: np.ndarray, y: np.ndarray, size: np.ndarray | Size, grid: Size) -> np.ndarray:
@@ -45,9 +40,8 @@ def halve(gray: np.ndarray) -> np.ndarray:
 class Pool:
     """The fixations of every clip in one array: 12 bytes per fixation and frame.
 
-    Args:
-        clips: Name -> size (H, W) and, frame by frame, (N, 3) x, y in pixels, observer.
-            Fixations outside the picture are left out.
+    It is made from the size (H, W) of each clip and, frame by frame, (N, 3) x, y in pixels,
+    observer. Fixations outside the picture are left out.
     """
 
     def __init__(self, clips: Mapping[str, tuple[Size, Sequence[np.ndarray]]]) -> None:
@@ -55,7 +49,7 @@ class Pool:
         self._sizes = np.array(list(self.size.values()))
         frames = [np.zeros((0, 3), np.float32)]
         for name, size in self.size.items():
-            frames += [inside(points, size).astype(np.float32) for points in clips[name][1]]
+            frames += [p[inside(p, size)].astype(np.float32) for p in clips[name][1]]
         self.points = np.concatenate(frames)
         self.frame_starts = np.cumsum([len(points) for points in frames])
         self.clip_starts = np.cumsum([0, *(len(clips[name][1]) for name in self.size)])
@@ -85,40 +79,34 @@ class Pool:
     def onsets(self) -> np.ndarray:
         """(N,) True in the first frame of each fixation: a fixation covers many frames.
 
-        A row continues a fixation if the previous frame has the same place and observer.
+        A row continues a fixation if the previous frame has the same place and observer. Of
+        several equal rows in one frame, only as many continue as there are in the previous one.
         """
         frame = np.repeat(np.arange(len(self)), np.diff(self.frame_starts))
         frame += np.searchsorted(self.clip_starts, frame, "right")  # a gap between clips
         order = np.lexsort((frame, *self.points.T))
-        where, when = self.points[order], frame[order]
-        same = np.zeros(len(order), dtype=bool)
-        same[1:] = (where[1:] == where[:-1]).all(axis=1)
-        place = np.cumsum(~same)
-        same[1:] &= when[1:] == when[:-1]  # a second fixation at the same place and time
-        row = np.arange(len(order))
-        copy = row - np.maximum.accumulate(np.where(same, 0, row))
-        then = np.lexsort((when, copy, place))
-        steps = np.diff(np.stack([place, copy, when], axis=1)[then], axis=0)
-        onsets = np.ones(len(order), dtype=bool)
-        onsets[order[then[1:]]] = (steps != (0, 0, 1)).any(axis=1)
+        where = self.points[order]
+        place = (np.diff(where, axis=0, prepend=where[:1]) != 0).any(axis=1).cumsum()
+        key = place * (len(self) + len(self.clip_starts) + 1) + frame[order]
+        first = np.searchsorted(key, key)  # the first of the equal rows in this frame
+        before = first - np.searchsorted(key, key - 1)  # equal rows in the previous frame
+        onsets = np.zeros(len(order), dtype=bool)
+        onsets[order] = np.arange(len(order)) - first >= before
         return onsets
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """The negatives of one clip: flat indices of `grid`; `starts` gives each frame its own."""
+    """The negatives of one clip."""
 
     clip: str
     seed: int
     grid: Size
-    cells: np.ndarray
-    starts: np.ndarray | None = None
+    cells: Cells  # indices of `grid`
 
     def at(self, frame: int) -> np.ndarray:
         """(M,) flat indices for one frame of the clip; M may be 0."""
-        if self.starts is None:
-            return self.cells
-        return self.cells[self.starts[frame] : self.starts[frame + 1]]
+        return self.cells[frame if len(self.cells) > 1 else 0]
 
 
 def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
@@ -127,17 +115,17 @@ def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generato
     n_others = len(pool.points) - (own.stop - own.start)
     rows = random.choice(n_others, min(10_000, n_others), replace=False)
     rows[rows >= own.start] += own.stop - own.start
-    return (pool.cells(rows, grid),)
+    return [pool.cells(rows, grid)]
 
 
 def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
     """`dhf1k`: for each frame, the fixated pixels of 10 frames of any clip, its own too."""
-    parts = [np.zeros(0, np.int32)]
+    cells = []
     for _ in pool.frames[clip]:
         frames = random.choice(len(pool), min(10, len(pool)), replace=False)
         rows = np.concatenate([pool.rows(frame) for frame in frames])
-        parts.append(np.unique(pool.cells(rows, grid)))
-    return np.concatenate(parts), np.cumsum([len(part) for part in parts])
+        cells.append(np.unique(pool.cells(rows, grid)))
+    return cells
 
 
 def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, clips: int) -> Cells:
@@ -151,15 +139,13 @@ def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, c
         rows = pool.rows(frames[random.integers(len(frames))])
         points = np.zeros(shape, np.float32)
         points.flat[pool.cells(rows, shape)] = 255
-        if shape != size:
-            points = cv2.resize(points, size[::-1], interpolation=cv2.INTER_AREA)
-        total += points
+        total += fit(points, size)  # by area
     mean = (total / max(1, len(chosen))).astype(np.uint8)
-    return (np.flatnonzero(halve(mean)).astype(np.int32),)
+    return [np.flatnonzero(halve(mean)).astype(np.int32)]
 
 
 def draw_once(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
     """`hevc33-peer`: every fixation of every other clip, once for all frames it covers."""
     onsets = pool.onsets.copy()
     onsets[pool.own(clip)] = False
-    return (pool.cells(np.flatnonzero(onsets), grid),)
+    return [pool.cells(np.flatnonzero(onsets), grid)]

@@ -1,58 +1,42 @@
 """Definitions of the metrics by name: one map gets a different score under each protocol.
 
-| | `exact` | `dhf1k` | `salema2019` | `hevc33-peer` |
-|---|---|---|---|---|
-| grid | the clip | the clip | half the clip | longest side 320 |
-| map to the grid | linear | bicubic | linear, halved, 8-bit | area or linear |
-| fixations | pixels | pixels | pixels | one by one |
-| AUC-J | ranks | trapezoid, jitter | trapezoid, jitter | ranks |
-| s-AUC | ranks | 100 splits, steps of 0.1 | 100 splits, steps of 0.1 | ranks |
-| negatives | 10,000 fixations | 10 frames for each | 40 (shots: 10) frames | all fixations |
-| NSS deviation | population | N - 1 | population | population |
-| density | official | official | official, halved | blurred here |
-| KLD | after min-max | after min-max | after min-max | without min-max |
-| frames | all | all | all | every 5th |
-| mean over | frames, then clips | 50,000 frames at most | frames, then clips | frames, then clips |
+    exact        our own: exact areas under the ROC curve at the clip's own size
+    dhf1k        the MATLAB code of the DHF1K benchmark
+    salema2019   the Python code of SalEMA's authors
+    hevc33-peer  the published scores of other models on HEVC33
 
-`negatives` describes the negatives in full. `Protocol.negatives` draws those of one clip (they
-are small: send them to a worker); `Protocol.score` scores one frame.
+A table in `docs/scoring.md` compares them line by line, and `negatives` describes the negatives.
+`Protocol.negatives` draws those of one clip (they are small: send them to a worker);
+`Protocol.score` scores one frame.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from salema.data.gaze import Size, inside
+from salema.data.sets import SETS
+from salema.media.image import fit
 from salema.params import choose
-from salema.score import metrics
-from salema.score.negatives import (
-    Cells,
-    Negatives,
-    Pool,
-    Size,
-    draw_clips,
-    draw_fixations,
-    draw_frames,
-    draw_once,
-    generator,
-    halve,
-    inside,
-    to_cells,
-)
+from salema.score import metrics, negatives
+from salema.score.negatives import Cells, Negatives, Pool, generator, halve, to_cells
 from salema.score.roc import auc_splits, auc_trapezoid, read_map
 
 NAMES = ("exact", "dhf1k", "salema2019", "hevc33-peer")
-METRICS = ("auc_judd", "auc_shuffled", "nss", "cc", "sim", "kld")
+METRICS = {"auc_judd": "AUC-J", "auc_shuffled": "s-AUC"}  # key -> name in tables
+METRICS |= {"nss": "NSS", "cc": "CC", "sim": "SIM", "kld": "KLD"}
 Scores = dict[str, float]
 
 
 class _Frame(NamedTuple):
     """One checked frame: it has a fixation, and all sizes fit."""
 
-    saliency: np.ndarray
+    saliency: np.ndarray  # float32 or float64, any size
     fixations: np.ndarray
     density: np.ndarray | None
     size: Size
@@ -67,39 +51,24 @@ class _Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """One definition of the metrics.
-
-    Attributes:
-        name: One of `NAMES`.
-        grid: (H, W) of a clip -> the size on which maps and fixations are compared.
-        draw: Draws the negatives of a clip.
-        measure: Scores one frame.
-        every: Distance between two scored frames.
-        own_density: Whether it blurs the fixations itself and needs no density.
-        whole_set: Whether the negatives come from all clips of the set, not only from those
-            that are scored.
-        frame_limit: None takes the mean over the frames of each clip, then over the clips;
-            a number takes the mean over all frames, or over that many drawn at random.
-    """
+    """One definition of the metrics."""
 
     name: str
-    grid: Callable[[Size], Size]
-    draw: Callable[[Pool, str, Size, np.random.Generator], Cells]
+    grid: Callable[[Size], Size]  # clip -> the size on which maps and fixations are compared
+    draw: Callable[[Pool, str, Size, np.random.Generator], Cells]  # the negatives of a clip
     measure: Callable[[_Frame], Scores]
-    every: int = 1
-    own_density: bool = False
-    whole_set: bool = False
+    every: int = 1  # distance between two scored frames
+    own_density: bool = False  # whether it blurs the fixations itself and needs no density
+    whole_set: bool = False  # whether negatives come from all clips of the set, scored or not
+    # None takes the mean over the frames of each clip, then over the clips; a number takes the
+    # mean over all frames, or over that many drawn at random.
     frame_limit: int | None = None
-
-    def frames(self, n_frames: int) -> range:
-        """The frames of a clip that are scored."""
-        return range(0, n_frames, self.every)
 
     def negatives(self, pool: Pool, clip: str, seed: int = 0) -> Negatives:
         """The negatives of one clip in s-AUC."""
         grid = self.grid(pool.size[clip])
-        drawn = self.draw(pool, clip, grid, generator(seed, self.name, clip))
-        return Negatives(clip, seed, grid, *drawn)
+        random = generator(seed, self.name, clip)
+        return Negatives(clip, seed, grid, self.draw(pool, clip, grid, random))
 
     def score(
         self,
@@ -110,40 +79,30 @@ class Protocol:
         negatives: Negatives | None = None,
         frame: int = 0,
     ) -> Scores | None:
-        """The metrics of one frame.
+        """The metrics of one frame; None for a frame without fixations.
 
-        Args:
-            saliency: (h, w), any size and scale.
-            fixations: (N, 3) x, y in pixels of the clip, observer.
-            density: (H, W) >= 0, or None.
-            size: (H, W) of the clip.
-            negatives: Those of this clip under this protocol.
-            frame: Number of the frame in the clip, from 0.
-
-        Returns:
-            None for a frame without fixations. Otherwise `METRICS` as far as there is a
-            ground truth: no auc_shuffled without negatives, and no cc, sim and kld without
-            a density or with a blank one (`hevc33-peer` makes its own).
-
-        Raises:
-            ValueError: The map is not finite, or sizes do not fit.
+        `saliency` is (h, w) of any size and scale, `size` is (H, W) of the clip, `fixations` are
+        (N, 3) x, y in pixels and observer, `density` is (H, W) >= 0, and `frame` counts from 0.
+        There is no auc_shuffled without negatives, and no cc, sim and kld without a density or
+        with a blank one (`hevc33-peer` makes its own). ValueError if the map is not finite, or if
+        sizes do not fit.
         """
-        size = (int(size[0]), int(size[1]))
-        fixations, grid = inside(fixations, size), self.grid(size)
+        size, saliency = (int(size[0]), int(size[1])), np.asarray(saliency)
+        fixations, grid = np.asarray(fixations, np.float64), self.grid(size)
+        fixations = fixations[inside(fixations, size)]
         read_map(saliency)
         if density is not None and np.shape(density) != size:
             raise ValueError(f"density {np.shape(density)} and clip {size} must have one size")
-        if negatives is not None and negatives.grid != grid:
+        negatives = negatives or Negatives("", 0, grid, [np.zeros(0, np.int32)])
+        if negatives.grid != grid:
             raise ValueError(f"negatives on {negatives.grid}, but this clip's grid is {grid}")
         if not len(fixations):
             return None
         density = density if density is not None and np.any(density) else None
-        clip, seed, others = "", 0, None
-        if negatives is not None:
-            clip, seed, others = negatives.clip, negatives.seed, negatives.at(frame)
-        others = others if others is not None and len(others) else None
-        random = generator(seed, self.name, clip, frame)
-        saliency = np.asarray(saliency)
+        others = negatives.at(frame) if len(negatives.at(frame)) else None
+        random = generator(negatives.seed, self.name, negatives.clip, frame)
+        kind = np.float32 if saliency.dtype == np.float32 else np.float64
+        saliency = np.ascontiguousarray(saliency, kind)
         found = self.measure(_Frame(saliency, fixations, density, size, grid, others, random))
         return {key: float(found[key]) for key in METRICS if key in found} or None
 
@@ -156,59 +115,49 @@ class Protocol:
         totals = {}
         for key in METRICS:
             by_clip = [[f[key] for f in clips[name] if f and key in f] for name in sorted(clips)]
-            by_clip = [np.array(values) for values in by_clip if values]
-            if not by_clip:
-                continue
-            pooled = np.array([values.mean() for values in by_clip])
+            pooled = [np.mean(values) for values in by_clip if values]
             if self.frame_limit is not None:
-                pooled = np.concatenate(by_clip)
+                pooled = list(chain(*by_clip))
                 if len(pooled) > self.frame_limit:
                     pooled = generator(seed, self.name).permutation(pooled)[: self.frame_limit]
-            totals[key] = float(pooled.mean())
+            if len(pooled):
+                totals[key] = float(np.mean(pooled))
         return totals
 
 
 def get(name: str, dataset: str | None = None) -> Protocol:
-    """The protocol of this name; the authors of `salema2019` treat two data sets differently.
-
-    Raises:
-        SalemaError: There is no such protocol.
-    """
+    """The protocol of this name; the authors of `salema2019` treat sets of shots differently."""
     match choose(name, NAMES, "protocol"):
         case "exact":
-            return Protocol(name, _whole, draw_fixations, _exact)
+            return Protocol(name, _whole, negatives.draw_fixations, _exact)
         case "dhf1k":
-            return Protocol(name, _whole, draw_frames, _dhf1k, frame_limit=50_000)
+            return Protocol(name, _whole, negatives.draw_frames, _dhf1k, frame_limit=50_000)
         case "salema2019":
-            shots = dataset in ("Hollywood-2", "UCF-sports")
-            draw = partial(draw_clips, clips=10 if shots else 40)
+            shots = dataset is not None and bool(SETS[dataset].parts)
+            draw = partial(negatives.draw_clips, clips=10 if shots else 40)
             return Protocol(name, _half, draw, partial(_salema2019, by_area=shots))
-    return Protocol(name, _longest_320, draw_once, _peer, 5, own_density=True, whole_set=True)
-
-
-# exact
+    draw = negatives.draw_once
+    return Protocol(name, _longest_320, draw, _peer, 5, own_density=True, whole_set=True)
 
 
 def _whole(size: Size) -> Size:
     return size
 
 
-def _resize(saliency: np.ndarray, size: Size, *, shrink_by_area: bool = False) -> np.ndarray:
-    if saliency.shape == size:
-        return saliency
-    kind = np.float32 if saliency.dtype == np.float32 else np.float64
-    by_area = shrink_by_area and saliency.shape[0] >= size[0] and saliency.shape[1] >= size[1]
-    way = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
-    return cv2.resize(np.ascontiguousarray(saliency, kind), size[::-1], interpolation=way)
+def _half(size: Size) -> Size:
+    return round(size[0] / 2), round(size[1] / 2)
+
+
+def _longest_320(size: Size) -> Size:
+    longest = max(size)
+    return round(size[0] * 320 / longest), round(size[1] * 320 / longest)
 
 
 def _exact(frame: _Frame) -> Scores:
     """The map, linearly resized to the clip, against fixated pixels and the official map."""
-    saliency, fixated = _resize(frame.saliency, frame.size), np.unique(frame.cells(frame.grid))
+    saliency = fit(frame.saliency, frame.size, cv2.INTER_LINEAR)
+    fixated = np.unique(frame.cells(frame.grid))
     return metrics.score_frame(saliency, fixated, frame.density, frame.negatives)
-
-
-# dhf1k
 
 
 @lru_cache(maxsize=8)
@@ -229,10 +178,8 @@ def _bicubic(length: int, target: int) -> np.ndarray:
     weights = np.where(x <= 1, near, np.where(x < 2, far, 0))
     weights /= weights.sum(axis=1, keepdims=True)
     taps %= 2 * length
-    matrix = np.zeros((target, length))
-    rows = np.broadcast_to(np.arange(target)[:, None], taps.shape)
-    np.add.at(matrix, (rows, np.minimum(taps, 2 * length - 1 - taps)), weights)
-    return matrix
+    cells = np.arange(target)[:, None] * length + np.minimum(taps, 2 * length - 1 - taps)
+    return np.bincount(cells.ravel(), weights.ravel(), target * length).reshape(target, length)
 
 
 def _dhf1k(frame: _Frame) -> Scores:
@@ -259,22 +206,15 @@ def _split_auc(frame: _Frame, unit: np.ndarray, fixated: np.ndarray, last: bool)
     """The s-AUC of 100 splits, if there are negatives."""
     if frame.negatives is None:
         return {}
-    values, others = unit.ravel(), frame.negatives
-    area = auc_splits(values[fixated], values[others], frame.generator, last=last)
-    return {"auc_shuffled": area}
+    values = unit.ravel()
+    positives, others = values[fixated], values[frame.negatives]
+    return {"auc_shuffled": auc_splits(positives, others, frame.generator, last=last)}
 
 
 def _to_one(saliency: np.ndarray) -> np.ndarray:
     """Min-max scaled, in the map's own precision; a constant map becomes zero."""
     low, high = saliency.min(), saliency.max()
     return (saliency - low) / (high - low) if high > low else np.zeros_like(saliency)
-
-
-# salema2019
-
-
-def _half(size: Size) -> Size:
-    return round(size[0] / 2), round(size[1] / 2)
 
 
 def _gray(values: np.ndarray) -> np.ndarray:
@@ -289,10 +229,8 @@ def _salema2019(frame: _Frame, by_area: bool) -> Scores:
 
     Differs: a frame without fixations is not scored (the original makes the clip's mean NaN).
     """
-    gray = _gray(frame.saliency)
-    if gray.shape != frame.size:
-        way = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
-        gray = cv2.resize(gray, frame.size[::-1], interpolation=way)
+    way = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
+    gray = fit(_gray(frame.saliency), frame.size, way)
     points = np.zeros(frame.size, np.uint8)
     points.flat[frame.cells(frame.size)] = 255
     fixated = np.flatnonzero(halve(points))
@@ -309,14 +247,6 @@ def _salema2019(frame: _Frame, by_area: bool) -> Scores:
     return scores | _split_auc(frame, unit, fixated, last=False)
 
 
-# hevc33-peer
-
-
-def _longest_320(size: Size) -> Size:
-    longest = max(size)
-    return round(size[0] * 320 / longest), round(size[1] * 320 / longest)
-
-
 @lru_cache(maxsize=8)
 def _gaussians(length: int) -> np.ndarray:
     """(length, length): a Gaussian of sigma 320 / 33 cells around each cell, cut at the edge."""
@@ -326,7 +256,8 @@ def _gaussians(length: int) -> np.ndarray:
 
 def _peer(frame: _Frame) -> Scores:
     """Each fixation counts, also the second in a cell; the density is their blurred sum."""
-    saliency = _resize(frame.saliency, frame.grid, shrink_by_area=True)
+    shrunk = all(old >= new for old, new in zip(frame.saliency.shape, frame.grid, strict=True))
+    saliency = fit(frame.saliency, frame.grid, cv2.INTER_AREA if shrunk else cv2.INTER_LINEAR)
     cells = frame.cells(frame.grid)
     row, column = np.divmod(cells, frame.grid[1])
     density = _gaussians(frame.grid[0])[:, row] @ _gaussians(frame.grid[1])[column]

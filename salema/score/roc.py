@@ -5,6 +5,7 @@ map: pixels are counted in bins, and only those that share a bin with a fixation
 All passes work on blocks that stay in the processor's cache.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -20,23 +21,17 @@ class Map(NamedTuple):
     low: float
     scale: float
 
-    def unit(self, block: slice, scratch: np.ndarray) -> np.ndarray:
-        """A part of the map, min-max scaled to double precision, written into `scratch`."""
-        values = self.values[block]
-        unit = scratch[: len(values)]
-        unit[:] = values
-        unit -= self.low
-        unit *= self.scale
-        return unit
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The values in parts that fit into the cache."""
+        return (self.values[at : at + _BLOCK] for at in range(0, len(self.values), _BLOCK))
 
-    def blocks(self) -> list[slice]:
-        """Slices that cover the whole map."""
-        return [slice(at, at + _BLOCK) for at in range(0, len(self.values), _BLOCK)]
-
-    @staticmethod
-    def scratch(count: int) -> np.ndarray:
-        """Memory for `count` blocks; reused memory stays in the cache."""
-        return np.empty((count, _BLOCK))
+    def units(self) -> Iterator[np.ndarray]:
+        """The same parts, min-max scaled to double precision; the caller may overwrite them."""
+        for block in self.blocks():
+            unit = block.astype(np.float64)
+            unit -= self.low
+            unit *= self.scale
+            yield unit
 
 
 def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
@@ -56,37 +51,32 @@ def read_map(saliency: np.ndarray, name: str = "saliency map") -> Map:
     return Map(values, low, 1 / span if span > 1e-300 else 0.0)
 
 
-def _bins(values: np.ndarray, image: Map, scratch: tuple[np.ndarray, ...] = ()) -> np.ndarray:
+def _bins(values: np.ndarray, image: Map) -> np.ndarray:
     """Values -> bins in the same order; the root spreads the many pixels close to zero.
 
     Rounding keeps the order in single precision too, which is twice as fast.
     """
-    n = len(values)
-    roots, bins = scratch or (np.empty(n, values.dtype), np.empty(n, np.intp))
-    roots, bins = roots[:n], bins[:n]
-    np.subtract(values, values.dtype.type(image.low), out=roots)
-    roots *= values.dtype.type(image.scale)
+    kind = values.dtype.type
+    roots = values - kind(image.low)
+    roots *= kind(image.scale)
     np.sqrt(roots, out=roots)
     roots *= _BINS - 1
-    bins[:] = roots
-    return bins
+    return roots.astype(np.intp)
 
 
 def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number of pixels below and equal to each of (M,) sorted, unique values of the map.
+    """Number of pixels below and equal to each of (M,) sorted, unique values of the map; exact.
 
-    Exact: bins keep the order, so that bins without a threshold are only counted. Pixels
-    that share a bin with a threshold are sorted.
+    Bins keep the order, so that bins without a threshold are only counted. Pixels that share a
+    bin with a threshold are sorted.
     """
     thresholds = thresholds.astype(image.values.dtype)
     marks = _bins(thresholds, image)
     shared = np.zeros(_BINS, dtype=bool)
     shared[marks] = True
     counts, close = np.zeros(_BINS, dtype=np.int64), []
-    scratch = np.empty(_BLOCK, image.values.dtype), np.empty(_BLOCK, np.intp)
-    for block in image.blocks():
-        values = image.values[block]
-        bins = _bins(values, image, scratch)
+    for values in image.blocks():
+        bins = _bins(values, image)
         counts += np.bincount(bins, minlength=_BINS)
         close.append(values[shared.take(bins)])
     ordered = np.sort(np.concatenate(close))
@@ -96,7 +86,7 @@ def count_below(image: Map, thresholds: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
-    """Probability that one of (N,) positives is above one of (M,) negatives; a tie is a half.
+    """Probability that one of (N,) positives is above one of (M,) negatives; a tie counts half.
 
     Source: Mann and Whitney, Annals of Mathematical Statistics 18(1), 1947.
     """
@@ -114,8 +104,7 @@ def auc_against_rest(image: Map, places: np.ndarray) -> float:
         raise ValueError("at least one pixel must be left without a fixation; there is none")
     thresholds, repeats = np.unique(image.values[places], return_counts=True)
     below, ties = count_below(image, thresholds)
-    left = np.searchsorted(fixated, thresholds, side="left")
-    right = np.searchsorted(fixated, thresholds, side="right")
+    left, right = (np.searchsorted(fixated, thresholds, side=side) for side in ("left", "right"))
     wins = (below - left) + (ties - (right - left)) / 2
     return float(repeats @ wins / (len(places) * n_negatives))
 
@@ -123,12 +112,9 @@ def auc_against_rest(image: Map, places: np.ndarray) -> float:
 def auc_trapezoid(image: Map, places: np.ndarray) -> float:
     """The usual AUC-Judd: a threshold at the value of each fixated pixel, then the trapezoid.
 
-    It lies about 1 / (2 N) above the exact area. Tied pixels count as false alarms, which is
-    why the older codes add a little noise to a map. A constant map scores 0.5.
-
-    Args:
-        image: The map.
-        places: (N,) unique flat indices, not all pixels.
+    `places` are (N,) unique flat indices, not all pixels. The area lies about 1 / (2 N) above
+    the exact one. Tied pixels count as false alarms, which is why the older codes add a little
+    noise to a map. A constant map scores 0.5.
     """
     n, pixels = len(places), len(image.values)
     if image.values.min() == image.values.max():
@@ -145,12 +131,9 @@ def auc_splits(
 ) -> float:
     """The usual s-AUC: thresholds 0, 0.1, 0.2, ... and 100 draws of N negatives each.
 
-    Args:
-        positives: (N,) values of a map in [0, 1].
-        negatives: (M,) values; if M < N, every draw takes all of them.
-        random: The generator of the draws.
-        last: Whether a threshold equal to the largest drawn value is used (a range in
-            MATLAB includes its end, in Python it does not).
+    `positives` are (N,) and `negatives` (M,) values of a map in [0, 1]; if M < N, every draw takes
+    all of them. With `last`, a threshold equal to the largest drawn value is used: a range in
+    MATLAB includes its end, in Python it does not.
     """
     draws = min(len(positives), len(negatives))
     order = random.random((100, len(negatives))).argpartition(draws - 1, axis=1)[:, :draws]

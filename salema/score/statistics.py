@@ -18,14 +18,9 @@ def bootstrap(
 ) -> Interval:
     """Mean over clips with its 95 % percentile bootstrap interval.
 
-    Args:
-        values: (K,) one value per clip. The interval of a single clip is its value.
-        n: Number of resamples; each draws K clips with replacement.
-        seed: The same seed gives the same interval.
-        weights: (K,) weight of each clip, above 0; None weights all clips equally.
-
-    Raises:
-        ValueError: There is no clip, a value is not finite, or a weight is not above 0.
+    `values` (K,) are finite, one per clip; the interval of a single clip has no width. Each of the
+    `n` resamples draws K clips with replacement, and the same seed gives the same interval.
+    `weights` (K,) are above 0; None weights all clips equally.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
     """
@@ -47,18 +42,9 @@ def bootstrap(
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of a - b over the same clips, with its 95 % interval.
+    """Mean of a - b, (K,) values of two models on the same clips, with its 95 % interval.
 
     The two models differ on these clips if the interval does not contain zero.
-
-    Args:
-        a: (K,) one value per clip.
-        b: (K,) the values of the other model, in the same order of clips.
-        n: Number of resamples.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        ValueError: The lengths differ, there is no clip, or a value is not finite.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:

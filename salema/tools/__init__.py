@@ -1,4 +1,4 @@
-"""Beside the study: no stage of dvc.yaml depends on these.
+"""Tools apart from the study: no stage of dvc.yaml depends on them.
 
 Read in this order:
 

@@ -1,4 +1,4 @@
-"""What this machine has and what to fix: one line each, and never a traceback."""
+"""What this machine has and what to fix: one line for each check, and never a traceback."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ def report() -> int:
             mark = mark if error.status == 2 else "--"
             text = " -> ".join(str(error).removesuffix(")").rsplit(" (", 1))
         except ModuleNotFoundError as error:
-            package = {"cv2": OPENCV}.get(error.name, error.name)
+            package = OPENCV if error.name == "cv2" else error.name
             text = f"{error.name} is not installed -> pip install {package}"
         except Exception as error:  # the other checks still run, whatever happens
             text = f"{type(error).__name__}: {error} -> reinstall it"
@@ -43,7 +43,7 @@ def report() -> int:
 
 def _torch() -> str:
     torch = import_module("torch")
-    from salema.model.network import pick_device, pick_precision
+    from salema.model.device import pick_device, pick_precision
 
     device = pick_device("auto")
     precision = pick_precision("auto", device)
@@ -81,8 +81,11 @@ def _opencv() -> str:
 
 
 def _weights() -> str:
-    path = Path(salema.__file__).parent / "model" / "starter.safetensors"
-    model, np = salema.load(), import_module("numpy")
+    import numpy as np
+
+    from salema.model.weights import STARTER
+
+    model = salema.load()
     frames = np.random.default_rng(0).integers(0, 256, (4, 120, 160, 3), np.uint8)
     model.predict(frames)
     begin = time.perf_counter()
@@ -90,8 +93,9 @@ def _weights() -> str:
     rate = len(frames) / (time.perf_counter() - begin)
     if not np.isfinite(maps).all():
         raise SalemaError(f"maps with NaN in {model.precision} (pass --precision fp32)")
-    size, digest = path.stat().st_size / 1e6, hashlib.sha256(path.read_bytes()).hexdigest()
-    return f"{path.name}, {size:.1f} MB, sha256 {digest[:12]}, {rate:.1f} frames a second"
+    data = STARTER.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    return f"{STARTER.name}, {len(data) / 1e6:.1f} MB, sha256 {digest}, {rate:.1f} frames a second"
 
 
 def _study() -> str:

@@ -1,8 +1,6 @@
 """One step of the network as ONNX: `(frame, state) -> (map, state)`, or frames -> maps.
 
-The static network takes any number of frames. A placement takes one frame and its state,
-and gives the map and the next state: zeros at a clip's start, then the last outputs. The
-names, the shapes and this rule are in the file's metadata, so it needs nothing of ours.
+The names and shapes of inputs and outputs, and the rule of the state, are in the file's metadata.
 """
 
 import copy
@@ -15,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from salema.files import SalemaError, atomic
+from salema.files import SalemaError, absent, atomic
 from salema.model.network import SaliencyModel, State
 from salema.model.recurrence import EMA, MapLSTM
 from salema.model.weights import Card
@@ -28,7 +26,7 @@ RULE = (
 
 
 class _Average(nn.Module):
-    """An EMA of one frame: the first one, by a count of the frames so far, enters whole."""
+    """An EMA of one frame, with a count of the frames so far: the first one enters whole."""
 
     def __init__(self, memory: EMA) -> None:
         super().__init__()
@@ -87,17 +85,15 @@ class _Step(nn.Module):
         return maps[:, 0], *(part for pair in state.memories.values() for part in pair)
 
 
-def export(network: SaliencyModel, out: str | Path, card: Card | None = None) -> None:
-    """Write a network as ONNX, in float32.
+def export(network: SaliencyModel, out: str | Path, card: Card | None = None) -> Path:
+    """Write a network as ONNX, in float32; returns the path.
 
     Inputs are `frame` uint8 (1, H, W, 3) and, for each recurrence after layer L, `memory_L`
     and `seen_L` (EMA) or `cell_L` and `hidden_L` (ConvLSTM); outputs are `map` float32
     (1, H, W) and the same parts as `next_*`. The static network has only `frame` and `map`,
     and takes any number of frames.
     """
-    out = Path(out)
-    if out.exists():
-        raise SalemaError(f"{out} exists (choose another name, or remove it yourself)")
+    out = absent(out)
     if network.placement.dropout == "always" and network.placement.after:
         raise SalemaError("ONNX lacks the draws of `dropout: always` (export another placement)")
     try:
@@ -117,21 +113,19 @@ def export(network: SaliencyModel, out: str | Path, card: Card | None = None) ->
         graph.doc_string = RULE
         onnx.checker.check_model(graph)
         onnx.save(graph, part)
+    return out
 
 
 def _trace(step: _Step, inputs: tuple[Tensor, ...], path: Path) -> None:
     names = ["frame", *step.names], ["map", *(f"next_{name}" for name in step.names)]
     axes = {} if step.names else {"frame": {0: "frames"}, "map": {0: "frames"}}
     options = {"input_names": names[0], "output_names": names[1], "dynamic_axes": axes}
-    with warnings.catch_warnings():
-        # The tracer warns of all shapes, which are constants here, and recommends the newer
-        # exporter, which needs one more package.
-        warnings.simplefilter("ignore")
+    # It warns of shapes, all constants here, and recommends an exporter with one more dependency.
+    with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(step, inputs, path, dynamo=False, opset_version=OPSET, **options)
 
 
 def _shapes(values: Iterable) -> str:
-    """Types and shapes of inputs or outputs, as JSON."""
     from onnx import TensorProto
 
     shapes = {}

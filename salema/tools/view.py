@@ -32,11 +32,7 @@ POINTS = 1500  # of a curve, at most
 
 
 def entropy(saliency: np.ndarray) -> float:
-    """Shannon entropy in bits of an (H, W) map that is scaled to sum to 1.
-
-    Lower means more concentrated: from 0 (one pixel) to log2(H * W) (an even spread, or
-    a blank map).
-    """
+    """Entropy in bits of an (H, W) map: 0 (one pixel) to log2(H * W) (an even spread, or blank)."""
     total = float(saliency.sum(dtype=np.float64))
     if total <= 0:
         return float(np.log2(saliency.size))
@@ -45,10 +41,7 @@ def entropy(saliency: np.ndarray) -> float:
 
 
 def centre(saliency: np.ndarray) -> tuple[float, float]:
-    """Centre of gravity (x, y) of an (H, W) map, as shares of width and height in [0, 1].
-
-    (0.5, 0.5) is the middle, also for a blank map.
-    """
+    """Centre of gravity (x, y) of a map, in shares of width and height; the middle if blank."""
     total = float(saliency.sum(dtype=np.float64))
     if total <= 0:
         return 0.5, 0.5
@@ -72,7 +65,11 @@ class _Sheet:
             if len(self.kept) == 8 * THUMBNAILS:
                 self.kept, self.step = self.kept[::2], 2 * self.step
             if self.count % self.step == 0:
-                self.kept.append((moment, _jpeg(image)))
+                height, width = image.shape[:2]
+                small = min(width, THUMBNAIL_WIDTH)
+                image = fit(image, (max(1, height * small // width), small))
+                jpeg = write.picture(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 75)
+                self.kept.append((moment, jpeg))
         self.count += 1
 
     def chosen(self) -> list[tuple[float, bytes]]:
@@ -80,24 +77,11 @@ class _Sheet:
         return [self.kept[round(place)] for place in places]
 
 
-def _jpeg(image: np.ndarray) -> bytes:
-    height, width = image.shape[:2]
-    small = min(width, THUMBNAIL_WIDTH)
-    image = fit(image, (max(1, height * small // width), small))
-    return write.picture(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 75)
-
-
 def page(predictor: Predictor, source: str, out: Path, output: Output) -> str | None:
     """Write the page of a video, a folder of frames or an image, in constant memory.
 
-    Args:
-        predictor: Computes the maps.
-        source: As of `media.read.open`, but not a camera, which has no end.
-        out: The page, `.html`.
-        output: Gives the colors, the opacity, `overwrite` and `shot_reset`.
-
-    Returns:
-        None, or why the source ended early; the page shows what was decoded, and says so.
+    Of `output`, only the colors, the opacity, `overwrite` and `shot_reset` count. Returns None,
+    or why the source ended early; the page then shows what was decoded and says so.
     """
     if out.exists() and not output.overwrite:
         raise SalemaError(f"{out} exists (choose another name, or pass --overwrite)")

@@ -1,13 +1,11 @@
 """The training loop of images and clips: `tune`, `finetune`, epochs, steps, checkpoints.
 
-An image is a clip of one frame, so both stages walk over windows: `tune` over windows of one
-frame, `finetune` over windows of `bptt_frames`. The state is carried from one window of a clip to
-the next, without its history. All random numbers are seeded by (seed, run, epoch), so interrupted
-training resumes from the last completed epoch and ends with the same weights.
+An image is a clip of one frame, so both stages train on windows. The state is carried from one
+window of a clip to the next, without its history. All random numbers are seeded by (seed, run,
+epoch), so interrupted training resumes from the last completed epoch with the same result.
 """
 
 import copy
-import csv
 import hashlib
 import json
 import zlib
@@ -19,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from salema import data
@@ -31,7 +27,7 @@ from salema.model.device import pick_device, pick_precision
 from salema.model.efficientnet import imagenet_lite
 from salema.model.layers import FIRST_DECODER, imagenet_encoder
 from salema.model.network import SaliencyModel, State
-from salema.params import Finetune, Params, Placement, Training, Tune, choose
+from salema.params import RATES, Finetune, Params, Placement, Training, Tune, choose
 from salema.train.losses import Adversary, window_loss
 from salema.train.optimizer import after_epoch, after_step, make_optimizer, make_schedule, thaw
 from salema.train.windows import Reader, Window, clip_windows, image_windows
@@ -47,16 +43,15 @@ def tune(params: Params, run: str) -> Path:
     size, step = params.model.size, 2 * params.model.step
     if settings.half_epochs and any(side % step for side in size):
         raise SalemaError(f"tune.{run}.half_epochs needs sides in {step}s, not {size} (change one)")
-    init = None if settings.init is None else Path(settings.init)
-    start, card = (None, weights.Card()) if init is None else weights.read(init)
-    if start is not None:
+    start, card, init = None, weights.Card(), settings.init
+    if init is not None:
+        start, card = weights.read(init)
         start.config = start.config.model_copy(update={"size": size})
         if start.placement.recurrence != "none":
-            raise SalemaError(
-                f"{init} has a recurrence, tune.{run} is static (change tune.{run}.init)"
-            )
+            what = f"{Path(init)} has a recurrence, tune.{run} is static"
+            raise SalemaError(f"{what} (change tune.{run}.init)")
     job = Job(params, run, settings, *clips_of(params, params.data.tune), init, card.seen)
-    torch.manual_seed(job.seed)
+    torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = start or new_static(params)
     if settings.train == "decoder":
         network.layers[:FIRST_DECODER].requires_grad_(False)
@@ -68,12 +63,9 @@ def finetune(
 ) -> Path:
     """Train a placement on clips, write its weights and losses; return the weights file.
 
-    Args:
-        params: Of the study.
-        run: A name under `placements`. One with `static: plain` is written without training.
-        init: Weights to start from, instead of those of the run `static`: a placement that was
-            fine-tuned on one data set can continue on another.
-        dataset: The data set to train on, instead of `data.finetune`.
+    A run with `static: plain` is written without training. Training starts from the weights file
+    `init`, else from the run `static`; a placement that was fine-tuned on one data set can continue
+    on another. `dataset` replaces `data.finetune`.
     """
     placement = params.placements[choose(run, params.placements, "placement")]
     sets = [choose(dataset, data.DATASETS, "data set")] if dataset else params.data.finetune
@@ -83,15 +75,12 @@ def finetune(
         torch.manual_seed(params.seed)
         return write(params, with_placement(start, placement), replace(card, run=run), [])
     if start.config.size != params.model.size:
-        raise SalemaError(
-            f"{path} is for {start.config.size}, profile {params.profile} trains at "
-            f"{params.model.size} (use the same model.size)"
-        )
-    names = {"learning_rate", "fresh_learning_rate"}
-    rates = placement.model_dump(include=names, exclude_none=True)
+        here = f"profile {params.profile} trains at {params.model.size}"
+        raise SalemaError(f"{path} is for {start.config.size}, {here} (use the same model.size)")
+    rates = placement.model_dump(include=RATES, exclude_none=True)
     settings = params.finetune.model_copy(update=rates)
     job = Job(params, run, settings, *clips_of(params, sets), path, card.seen)
-    torch.manual_seed(job.seed)
+    torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = with_placement(start, placement)
     network.layers.requires_grad_(placement.static == "tuned")
     return train(network, job)
@@ -110,8 +99,8 @@ def new_static(params: Params) -> SaliencyModel:
 def with_placement(start: SaliencyModel, placement: Placement) -> SaliencyModel:
     """A network with this placement and the weights of `start`.
 
-    What the placement adds is new: alphas, `fresh` layers and memories that `start` lacks. If
-    `start` has the same placement, all of its weights are kept and training continues.
+    Alphas, `fresh` layers and memories that `start` lacks are new, unless the placements are the
+    same: then training continues with all weights.
     """
     network = SaliencyModel(start.config, placement)
     known = start.state_dict()
@@ -142,13 +131,8 @@ class Job:
     settings: Training
     clips: list[data.Clip]
     val: list[data.Clip]
-    start: Path | None = None  # the weights file that training starts from
+    start: str | Path | None = None  # the weights file that training starts from
     seen: dict[str, list[str]] = field(default_factory=dict)  # clips that it was trained on
-
-    @property
-    def seed(self) -> int:
-        """The seed of the initial weights."""
-        return self.params.seed + zlib.crc32(self.run.encode())
 
     @cached_property
     def cache(self) -> data.FrameCache:
@@ -156,7 +140,7 @@ class Job:
         return data.study_cache(tuple(self.params.model.size))
 
     def windows(self, epoch: int | None) -> Iterator[Reader]:
-        """Functions that read the windows of an epoch (from 0); of validation if it is None."""
+        """Functions that read the windows of an epoch, from 0; None is validation."""
         clips = self.val if epoch is None else self.clips
         rng = np.random.default_rng([self.params.seed, zlib.crc32(self.run.encode()), epoch or 0])
         make = image_windows if isinstance(self.settings, Tune) else clip_windows
@@ -164,31 +148,23 @@ class Job:
 
     def described(self) -> dict:
         """The parameters of the run, for the card and the key."""
+        shared = self.params.model_dump(include={"seed", "profile", "model"})
         placement = self.params.placements.get(self.run)
-        return {
-            "seed": self.params.seed,
-            "profile": self.params.profile,
-            "model": self.params.model.model_dump(),
-            "settings": self.settings.model_dump(),
-            "placement": placement and placement.model_dump(),
-        }
+        shared["placement"] = placement and placement.model_dump()
+        return shared | {"settings": self.settings.model_dump()}
 
     def key(self) -> str:
         """A hash of everything that determines the run, except for the number of epochs."""
         described = self.described()
         if self.settings.schedule != "one-cycle":  # each step of which depends on that number
             described["settings"].pop("epochs")
-        clips = [
-            (clip.dataset, clip.name, clip.n_frames, self.cache.identity(clip))
-            for clip in [*self.clips, *self.val]
-        ]
+        both = [*self.clips, *self.val]
+        clips = [(c.dataset, c.name, c.n_frames, self.cache.identity(c)) for c in both]
         digest = hashlib.sha256(json.dumps([described, clips, self.seen]).encode())
         package = Path(__file__).parents[1]
-        code = [
-            p for name in CODE for p in sorted(package.glob(f"{name}/*.py")) or [package / name]
-        ]
-        for path in [*code, self.start]:
-            digest.update(b"" if path is None else path.read_bytes())
+        files = [p for n in CODE for p in sorted(package.glob(f"{n}/*.py")) or [package / n]]
+        for path in files if self.start is None else [*files, Path(self.start)]:
+            digest.update(path.read_bytes())
         return f"{self.run}-{digest.hexdigest()[:16]}"
 
     def all_seen(self) -> dict[str, list[str]]:
@@ -211,9 +187,7 @@ def train(network: SaliencyModel, job: Job) -> Path:
         learner.one_epoch()
         with atomic(checkpoint) as part:
             torch.save(learner.state_dict(), part)
-    card = weights.Card(
-        run=job.run, seen=job.all_seen(), params=job.described(), metrics=learner.history[-1]
-    )
+    card = weights.Card(job.run, job.all_seen(), job.described(), learner.history[-1])
     return write(job.params, learner.result(), card, learner.history)
 
 
@@ -221,12 +195,11 @@ def write(params: Params, network: SaliencyModel, card: weights.Card, history: l
     """Write weights.safetensors and losses.csv of the run that the card names."""
     path = params.run_folder(card.run) / "weights.safetensors"
     weights.save(network, path, card)
-    columns = list(history[0]) if history else ["epoch", "train_loss", "val_loss"]
-    with atomic(path.with_name("losses.csv")) as part, part.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in history:  # an empty cell where there is no validation loss
-            writer.writerow("" if value is None else f"{value:.6g}" for value in row.values())
+    rows = [list(history[0]) if history else ["epoch", "train_loss", "val_loss"]]
+    for row in history:  # an empty cell where there is no validation loss
+        rows.append(["" if value is None else f"{value:.6g}" for value in row.values()])
+    with atomic(path.with_name("losses.csv")) as part:
+        part.write_text("".join(f"{','.join(row)}\n" for row in rows), newline="")
     return path
 
 
@@ -236,9 +209,8 @@ class Learner:
     def __init__(self, network: SaliencyModel, job: Job) -> None:
         self.job, self.settings = job, job.settings
         if self.settings.schedule == "plateau" and not job.val:
-            raise SalemaError(
-                f"{job.run} has no validation clips for schedule: plateau (choose another schedule)"
-            )
+            needs = f"{job.run} has no validation clips for schedule: plateau"
+            raise SalemaError(f"{needs} (choose another schedule)")
         self.device = pick_device("auto")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.mixed = pick_precision(self.settings.precision, self.device) == "bf16"
@@ -246,12 +218,15 @@ class Learner:
         self.epoch, self.steps = 0, 0
         self.history: list[Row] = []
         self.average = copy.deepcopy(self.network) if self.settings.average else None
+        parts = {"network": self.network, "optimizer": self.optimizer, "average": self.average}
         self.adversary = None
         steps = self.settings.epochs * sum(1 for _ in job.windows(0))
         if self.settings.loss == "bce-adversarial":
-            self.adversary = Adversary(self.settings, job.params.model.size, self.device)
+            rival = self.adversary = Adversary(self.settings, job.params.model.size, self.device)
+            parts |= {"discriminator": rival.discriminator, "its_optimizer": rival.optimizer}
             steps = (steps + 1) // 2  # the discriminator takes every other one
-        self.schedule = make_schedule(self.optimizer, self.settings, steps)
+        parts["schedule"] = self.schedule = make_schedule(self.optimizer, self.settings, steps)
+        self.parts = {name: part for name, part in parts.items() if part is not None}
 
     def one_epoch(self) -> None:
         """Train on every window once, then compute the validation loss."""
@@ -282,9 +257,8 @@ class Learner:
             loss = window_loss(maps, targets, self.settings)
         else:
             images = self.network.normalise(frames.flatten(0, 1)).float()
-            loss = self.adversary.loss(
-                maps.flatten(0, 1), targets.flatten(0, 1), images, self.steps
-            )
+            flat = maps.flatten(0, 1), targets.flatten(0, 1)
+            loss = self.adversary.loss(*flat, images, self.steps)
         self.steps += 1
         if self.adversary is None or loss.requires_grad:
             self.optimizer.zero_grad(set_to_none=True)
@@ -340,20 +314,11 @@ class Learner:
 
     def state_dict(self) -> dict:
         """Everything that the next epoch depends on."""
-        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
         return parts | {"epoch": self.epoch, "steps": self.steps, "history": self.history}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from what `state_dict` returned."""
-        for name, part in self._parts().items():
+        for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.epoch, self.steps, self.history = state["epoch"], state["steps"], state["history"]
-
-    def _parts(self) -> dict[str, nn.Module | Optimizer | LRScheduler]:
-        """What has a state of its own, by its key in a checkpoint."""
-        parts = {"network": self.network, "optimizer": self.optimizer}
-        parts |= {"schedule": self.schedule, "average": self.average}
-        if self.adversary is not None:
-            parts["discriminator"] = self.adversary.discriminator
-            parts["discriminator_optimizer"] = self.adversary.optimizer
-        return {name: part for name, part in parts.items() if part is not None}

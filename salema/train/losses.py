@@ -13,16 +13,13 @@ from salema.params import Training, Tune
 def window_loss(maps: Tensor, targets: Tensor, settings: Training) -> Tensor:
     """Loss of a window, summed over its frames and averaged over clips and pixels.
 
-    Args:
-        maps: (B, T, H, W) in [0, 1].
-        targets: (B, T, H, W) in [0, 1], each frame's maximum 1, or 0 all over.
-        settings: `loss` is "metrics", "bce", or "bce-adversarial", which validates with the BCE.
+    Maps and targets are (B, T, H, W) in [0, 1]; each frame of the targets has a maximum of 1, or
+    is 0 everywhere. The adversarial training validates with this BCE.
     """
-    time = maps.shape[1]
+    time, maps, targets = maps.shape[1], maps.flatten(0, 1), targets.flatten(0, 1)
     if settings.loss == "metrics":
-        return metric_loss(maps.flatten(0, 1), targets.flatten(0, 1)) * time
-    pool = settings.pool if isinstance(settings, Tune) else 1
-    return pooled_bce(maps.flatten(0, 1), targets.flatten(0, 1), pool) * time
+        return metric_loss(maps, targets) * time
+    return pooled_bce(maps, targets, settings.pool if isinstance(settings, Tune) else 1) * time
 
 
 def metric_loss(maps: Tensor, targets: Tensor) -> Tensor:
@@ -53,10 +50,7 @@ def pooled_bce(maps: Tensor, targets: Tensor, pool: int) -> Tensor:
 
 
 class Discriminator(nn.Module):
-    """SalGAN's discriminator of real and predicted maps.
-
-    Args:
-        size: Rows and columns of the input, multiples of 16.
+    """SalGAN's discriminator of real and predicted maps; `size` is in multiples of 16.
 
     Source: the training code of SalGAN (2017).
     """
@@ -92,11 +86,7 @@ class Adversary:
     def loss(self, maps: Tensor, targets: Tensor, images: Tensor, step: int) -> Tensor:
         """The generator's loss in even steps; in odd ones the discriminator's, after its update.
 
-        Args:
-            maps: (N, H, W) in [0, 1], from the generator.
-            targets: (N, H, W) in [0, 1].
-            images: (N, 3, H, W), normalised.
-            step: Counted from 0.
+        Maps and targets are (N, H, W) in [0, 1], and normalised images (N, 3, H, W).
         """
         if step % 2 == 0:
             verdict = self.discriminator(maps[:, None], images)

@@ -22,8 +22,7 @@ def thaw(layers: nn.Sequential, epoch: int) -> None:
 def make_optimizer(network: SaliencyModel, settings: Training) -> Optimizer:
     """The optimizer, with a group for each learning rate and weight decay.
 
-    Fine-tuning has rates for the recurrence and the `fresh` layers and for the alphas, which
-    are not decayed. Tuning may have a rate for the encoder. All others share `learning_rate`.
+    What is fresh, the alphas (without weight decay) and the encoder may have rates of their own.
     """
     rate, decay, placement = settings.learning_rate, settings.weight_decay, network.placement
     table = [(("",), rate, decay)]  # a parameter belongs to the last row with a prefix of its name

@@ -1,7 +1,7 @@
 """Clips -> windows of frames and targets, in the order of an epoch, augmented.
 
-The random numbers of an epoch are drawn in order, and reading may happen in another thread later:
-`image_windows` and `clip_windows` yield one function per window, which reads it.
+Random numbers are drawn in order, and windows are read later, perhaps in another thread: a function
+for each window reads it.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +19,7 @@ from salema.files import SalemaError
 from salema.params import Finetune, Tune
 
 SALBCE = ("flip", "flip-vertical", "rotate", "none")
+Pair = tuple[np.ndarray, np.ndarray]  # an image uint8 (H, W, 3) and its map uint8 (H, W)
 
 
 class Window(NamedTuple):
@@ -45,12 +46,7 @@ def image_windows(
 ) -> Iterator[Reader]:
     """Batches of single frames: every image once, and some frames of every video.
 
-    Args:
-        clips: Images and videos.
-        cache: Their frames at the model's size.
-        settings: Batch size, augmentation, frames per video.
-        rng: Draws the order, the frames and the augmentation.
-        epoch: Counted from 0. None: validation, in order and without augmentation.
+    `epoch` is counted from 0. None is validation, in order and without augmentation.
     """
     training = epoch is not None
     items = [(clip, frame) for clip in clips for frame in _some(clip, settings, rng, training)]
@@ -77,22 +73,20 @@ def _read_images(
     items: list[tuple[Clip, int]], cache: FrameCache, augment: str, seed: int, half: bool
 ) -> Window:
     rng = np.random.default_rng(seed)
-    images, targets = [], []
+    pairs = []
     for clip, frame in items:
         image = _part(cache.frames(clip), clip, frame, 1)[0]
         target = _part(cache.maps(clip), clip, frame, 1)[0]
         if augment == "zoom":
             counts = _part(cache.fixations(clip), clip, frame, 1)[0]
-            image, target = zoomed(image, target, counts, rng)
+            pair = zoomed(image, target, counts, rng)
         else:
-            image, target = augmented(image, target, augment, rng)
+            pair = augmented(image, target, augment, rng)
         if half:
             small = (image.shape[1] // 2, image.shape[0] // 2)
-            image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-            target = cv2.resize(target, small, interpolation=cv2.INTER_AREA)
-        images.append(image)
-        targets.append(target)
-    return Window(True, np.stack(images)[:, None], np.stack(targets)[:, None])
+            pair = [cv2.resize(array, small, interpolation=cv2.INTER_AREA) for array in pair]
+        pairs.append(pair)
+    return Window(True, *(np.stack(arrays)[:, None] for arrays in zip(*pairs, strict=True)))
 
 
 def clip_windows(
@@ -101,7 +95,7 @@ def clip_windows(
     """Windows of `bptt_frames` in order, for groups of `batch` clips in parallel.
 
     A group lasts as long as its shortest clip, at most `frames_per_clip`, from a random start.
-    Validation takes the first two windows of every group. Arguments as for `image_windows`.
+    Validation (`epoch` is None) takes the first two windows of every group.
     """
     training = epoch is not None
     order = rng.permutation(len(clips)) if training else range(len(clips))
@@ -133,17 +127,13 @@ def _part(array: np.ndarray, clip: Clip, start: int, count: int) -> np.ndarray:
     """`count` frames of a clip's array; an error if the source ends before them."""
     part = np.asarray(array[start : start + count])
     if len(part) < count:
-        raise SalemaError(
-            f"{clip.dataset} {clip.name} ends after {len(array)} of {clip.n_frames} frames "
-            "(copy it again; `salema index --check` shows more)"
-        )
+        ends = f"{clip.dataset} {clip.name} ends after {len(array)} of {clip.n_frames} frames"
+        raise SalemaError(f"{ends} (copy it again; `salema index --check` shows more)")
     return part
 
 
-def augmented(
-    image: np.ndarray, target: np.ndarray, augment: str, rng: Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Apply one random change to an image (H, W, 3) and its map (H, W).
+def augmented(image: np.ndarray, target: np.ndarray, augment: str, rng: Generator) -> Pair:
+    """Apply one random change to an image and its map.
 
     "flip" mirrors half of the images. "salbce" mirrors an image, turns it upside down, rotates it
     by 45 degrees and crops it to the centre, or leaves it as it is, as SalBCE was trained.
@@ -164,19 +154,12 @@ def augmented(
     return image, target
 
 
-def zoomed(
-    image: np.ndarray, target: np.ndarray, counts: np.ndarray, rng: Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def zoomed(image: np.ndarray, target: np.ndarray, counts: np.ndarray, rng: Generator) -> Pair:
     """Crop a random part (at least 0.7 of each side), resize it, mirror it or not, recolour it.
 
-    The fixations are moved and blurred again, so that every target has the same blur. The map is
-    resized for a data set that only has maps. A part with less than half of the gaze is redrawn.
-
-    Args:
-        image: uint8 (H, W, 3).
-        target: uint8 (H, W).
-        counts: uint8 (H, W), fixations per pixel; all zero where the set only has maps.
-        rng: Draws the changes.
+    The fixations are moved and blurred again, so that every target has the same blur. If `counts`,
+    uint8 (H, W) fixations per pixel, are all 0, the map is resized: the data set only has maps. A
+    part with less than half of the gaze is redrawn.
     """
     height, width = target.shape
     part = _part_with_gaze(counts if counts.any() else target, rng)

@@ -213,7 +213,7 @@ def test_a_source_that_breaks_off_gives_a_shorter_array_and_a_problem(tmp_path):
         cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
         assert len(cache.frames(clip)) == len(cache.frames(clip)) == 3
         assert len(cache.maps(clip)) == 5
-        (problem,) = cache.problems
+        (problem,) = cache.problems.values()
         assert "DHF1K/0001: frames of 3 of 5 frames read" in str(problem)
         assert "001.AVI ends early (5 frames expected)" in problem.reason
     direct = FrameCache(tmp_path / "none", SMALL, 0)
@@ -229,10 +229,10 @@ def test_a_source_that_could_not_be_read_for_a_while_is_decoded_again(tmp_path, 
     read = cache_module.read_gray
     monkeypatch.setattr(cache_module, "read_gray", unread)
     cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
-    assert len(cache.maps(clip)) == 2 and "0003.png" in str(*cache.problems)
+    assert len(cache.maps(clip)) == 2 and "0003.png" in str(*cache.problems.values())
     monkeypatch.setattr(cache_module, "read_gray", read)
     cache = FrameCache(tmp_path / "scratch", SMALL, PLENTY)
-    assert len(cache.maps(clip)) == 5 and cache.problems == []
+    assert len(cache.maps(clip)) == 5 and cache.problems == {}
 
 
 def test_a_source_without_a_frame_is_an_error_and_leaves_nothing(tmp_path, clip):

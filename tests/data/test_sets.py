@@ -30,7 +30,8 @@ def test_hevc33_keeps_twins_and_the_published_test_clips_apart():
 
 def test_the_parameters_know_the_same_sets_and_splits():
     assert get_args(params.DatasetName) == DATASETS
-    assert get_args(params.Split) == SPLITS
+    _, split = get_args(params.Data.model_fields["evaluate"].annotation)
+    assert get_args(split) == SPLITS
 
 
 def test_the_facts_of_a_set_are_true_of_its_clips(tmp_path):
@@ -45,11 +46,12 @@ def test_the_facts_of_a_set_are_true_of_its_clips(tmp_path):
     trees.picture(tmp_path / "other" / "1" / "1.png")
     for name, facts in SETS.items():
         (clip,) = load(tmp_path, name)
-        assert facts.maps == (clip.map_files is not None), name
-        assert facts.observers == clip.has_observers, name
-        assert (
-            is_image(clip) == (facts.kind == "image") == (name in ("SALICON", "OSIE", "NUSScene"))
-        )
+        image = name in ("SALICON", "OSIE", "NUSScene")
+        assert is_image(clip) == (facts.kind == "image") == image, name
+        assert clip.has_observers == (image or name == "HEVC33"), name
+        maps = name in ("SALICON", "DHF1K", "Hollywood-2", "UCF-sports")
+        assert (clip.map_files is not None) == maps, name
+        assert clip.fps == {"DHF1K": 30, "HEVC33": 25}.get(name), name
 
 
 @pytest.mark.parametrize("dataset", DATASETS)

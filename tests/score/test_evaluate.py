@@ -6,7 +6,6 @@ import math
 import os
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from salema.__main__ import main
 from salema.files import SalemaError
 from salema.media import write
 from salema.media.read import Frame
-from salema.predict import sources as predict
+from salema.predict.sources import predict_dataset
 from salema.score import evaluate
 from salema.score.maps import Maps
 from salema.score.protocols import METRICS, NAMES
@@ -88,16 +87,12 @@ class Slope:
     """Stands for a model: each map rises to the right, from a start that moves with the frame."""
 
     chunk = 2
-    config = SimpleNamespace(size=SIZE)
+    size = SIZE
 
-    def fit(self, frame):
-        return frame
-
-    def step(self, frames, state):
-        first = state or 0
-        columns = np.arange(SIZE[1]) % 11
-        maps = [np.tile(np.roll(columns, first + k), (SIZE[0], 1)) for k in range(len(frames))]
-        return np.stack(maps).astype(np.float32), first + len(frames)
+    def maps(self, frames):
+        columns = np.arange(SIZE[1], dtype=np.float32) % 11
+        for k, frame in enumerate(frames):
+            yield frame, np.tile(np.roll(columns, k), (SIZE[0], 1))
 
 
 def rows(folder, clips, protocol="exact", **options):
@@ -176,7 +171,7 @@ def test_numbers_are_no_text_the_tenth_frame_follows_the_ninth(tmp_path):
 def test_maps_of_a_data_set_are_found_where_predict_writes_them(tmp_path, clips):
     model = Slope()
     out = tmp_path / "out"
-    predict.predict_dataset(model, clips, out, "png", False, "mine")
+    predict_dataset(model, clips, out, "png", False, "mine")
     below, above = rows(out / "mine_predictions", clips), rows(out, clips)
     assert below == above
     assert {name: row["frames"] for name, row in above.items()} == {
@@ -191,12 +186,12 @@ def test_maps_of_shots_are_found_inside_the_shots_folders(tmp_path, form):
         frames = [f"actioncliptest00001_{number:05d}" for number in numbers]
         trees.shot(tmp_path / "Hollywood-2" / "testing" / name, frames)
     clips = data.load(tmp_path, "Hollywood-2", "test")
-    predict.predict_dataset(Slope(), clips, tmp_path / "out", form, False, "mine")
+    predict_dataset(Slope(), clips, tmp_path / "out", form, False, "mine")
     found = rows(tmp_path / "out", clips)
     assert [row["frames"] for row in found.values()] == [4, 1]
     assert found == rows(tmp_path / "out" / "Hollywood-2" / "testing", clips)
     # As the original has it: inside the data set's own folders.
-    predict.predict_dataset(Slope(), clips, tmp_path, form, False, "mine")
+    predict_dataset(Slope(), clips, tmp_path, form, False, "mine")
     assert found == rows(tmp_path, clips)
 
 
@@ -259,7 +254,7 @@ def test_a_missing_or_broken_map_is_named(tmp_path, clips, refused):
     missing.unlink()
     assert f"no map 0002.png in {folder / '0602'}" in refused(folder)
     missing.write_bytes(b"not a picture")
-    assert f"broken picture: {missing}" in refused(folder)
+    assert f"unreadable image: {missing}" in refused(folder)
 
 
 def test_arrays_that_do_not_fit_are_named(tmp_path, clips, refused):

@@ -8,7 +8,8 @@ import pytest
 import salema
 from salema.files import SalemaError
 from salema.model import weights
-from salema.params import Model
+from salema.model.network import SaliencyModel
+from salema.params import Model, named
 from salema.tools import doctor
 
 
@@ -16,8 +17,8 @@ from salema.tools import doctor
 def starter(tmp_path, monkeypatch):
     """Tiny starter weights in the place of the installed ones."""
     path = tmp_path / "model" / "starter.safetensors"
-    model = weights.build("ema30", config=Model(size=[32, 48], width=0.125))
-    weights.save(model, path, weights.Card())
+    network = SaliencyModel(Model(size=[32, 48], width=0.125), named("ema30"))
+    weights.save(network, path, weights.Card())
     monkeypatch.setattr(weights, "STARTER", path)
     monkeypatch.setattr(salema, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.chdir(tmp_path)
