@@ -26,7 +26,7 @@ README = PAGES["README.md"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-TARGETS = ("study", "test", "lint", "bench", "lab", "starter")
+TARGETS = ("study", "test", "lint", "bench", "lab", "sample", "starter")
 
 
 # ---------------------------------------------------------------------- README and docs
@@ -80,7 +80,8 @@ def test_every_command_and_option_that_a_page_shows_is_one():
     text = "\n".join(PAGES.values())
     shown = set(re.findall(r"(?:^ *|`|&& )salema ([a-z]+)", text, flags=re.MULTILINE))
     assert {"predict", "evaluate", "convert", "index", "view", "doctor"} <= shown <= set(commands)
-    known = {word for parser in commands.values() for word in parser._option_string_actions}
+    parsers = [p for command in commands.values() for p in (command, *command.modes.values())]
+    known = {word for parser in parsers for word in parser._option_string_actions}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known
     makes = set(re.findall(r"(?:^|`|&& |DATA=\S+ )make ([a-z]+)", text, flags=re.MULTILINE))
     assert {"study", "test"} <= makes <= set(TARGETS)
@@ -112,6 +113,38 @@ def test_make_help_lists_every_target():
     listed = {line.split()[0]: line.split()[1:] for line in ran.stdout.splitlines()}
     phony = re.search(r"^\.PHONY: (.*)$", MAKEFILE, flags=re.MULTILINE)[1].split()
     assert set(listed) == set(phony) == {*TARGETS, "help"} and all(listed.values())
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_study_takes_a_profile_and_sets_only_its_line_of_params(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    python, path = tmp_path / ".venv/bin/python", tmp_path / "params.yaml"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\necho python $2\n")
+    python.chmod(0o755)
+    (tmp_path / ".venv/installed").touch()
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    before = params.replace("\nprofile: sample\n", "\nprofile: sample  # a comment\n")
+    after = params.replace("\nprofile: sample\n", "\nprofile: open  # a comment\n")
+    path.write_text(before, encoding="utf-8")
+    files = set(tmp_path.iterdir())
+
+    def study(profile):
+        words = ["make", "study", f"PROFILE={profile}"]
+        ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        return ran, path.read_text(encoding="utf-8")
+
+    for profile, text, said in [("", before, ""), ("open", after, "open"), ("open", after, "")]:
+        ran, found = study(profile)
+        line = f"params.yaml: profile {said}\n" if said else ""
+        assert ran.returncode == 0 and found == text
+        assert ran.stdout.startswith(f"{line}python dvc")
+    for wrong in ("opne", "ema30", "seed"):
+        ran, found = study(wrong)
+        assert ran.returncode == 2 and found == after and "python" not in ran.stdout
+        assert f"unknown profile {wrong} (see profiles in params.yaml)" in ran.stderr
+    assert set(tmp_path.iterdir()) == files
 
 
 def test_the_starter_weights_are_made_from_the_profiles_of_their_file():
