@@ -18,7 +18,7 @@ prediction", BMVC 2019 (arXiv 1907.01869).
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salema.predict.load import build, load
@@ -28,7 +28,7 @@ __version__ = "0.1.0"
 __all__ = ["build", "load", "metrics"]
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """Import on first use, so that `import salema` reads nothing and costs nothing."""
     if name in ("build", "load"):
         return getattr(import_module("salema.predict.load"), name)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import resource
 import shutil
 import struct
@@ -539,6 +540,44 @@ def test_export_writes_the_step_in_float32(run, refused, tmp_path, file):
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     assert [value.name for value in session.get_inputs()] == ["frame", "memory_30", "seen_30"]
     assert "step.onnx exists" in refused("export", "step.onnx", "--weights", file)
+
+
+def test_every_option_has_a_help_text_with_its_default(run):
+    for command in ("predict", "evaluate", "view", "convert", "export", "index", "finetune"):
+        status, out, _ = run(command, "--help", at=None)
+        rows = re.findall(
+            r"^  (\w+|--[a-z0-9-]+)( [\w{},]+)?( *\n)? {2,}\S", out, flags=re.MULTILINE
+        )
+        names = re.findall(r"^  (--[a-z0-9-]+|\w+)(?: |$)", out, flags=re.MULTILINE)
+        assert status == 0 and [row[0] for row in rows] == names and names
+    out = " ".join(run("predict", "--help", at=None)[1].split())
+    assert "--precision {auto,fp32,bf16}" in out and out.count("(default: auto)") == 4
+    assert "no map depends on it (default: 16)" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "lacking", "told"),
+    [
+        (
+            ["report", "01_data"],
+            "papermill",
+            "reports need papermill (pip install 'salema[study]')",
+        ),
+        (
+            ["export", "step.onnx"],
+            "onnx",
+            "ONNX needs one more package (pip install salema[export])",
+        ),
+        (["index"], "dvc", "no such file: params.yaml (run inside a clone, or pass --params)"),
+    ],
+)
+def test_a_plain_install_says_in_one_line_what_a_command_lacks(
+    refused, file, monkeypatch, words, lacking, told
+):
+    monkeypatch.setitem(sys.modules, lacking, None)
+    monkeypatch.delitem(sys.modules, "salema.report.execute", raising=False)
+    words += ["--weights", file] if words[0] == "export" else []
+    assert told in refused(*words, at=None)
 
 
 def test_doctor_says_something_and_ends_with_0_or_1(run):

@@ -80,7 +80,8 @@ def test_every_command_and_option_that_a_page_shows_is_one():
     text = "\n".join(PAGES.values())
     shown = set(re.findall(r"(?:^ *|`|&& )salema ([a-z]+)", text, flags=re.MULTILINE))
     assert {"predict", "evaluate", "convert", "index", "view", "doctor"} <= shown <= set(commands)
-    known = {word for parser in commands.values() for word in parser._option_string_actions}
+    parsers = [one for command in commands.values() for one in (command, *command.modes.values())]
+    known = {word for parser in parsers for word in parser._option_string_actions}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known
     makes = set(re.findall(r"(?:^|`|&& |DATA=\S+ )make ([a-z]+)", text, flags=re.MULTILINE))
     assert {"study", "test"} <= makes <= set(TARGETS)

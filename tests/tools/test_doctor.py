@@ -20,7 +20,6 @@ def starter(tmp_path, monkeypatch):
     network = SaliencyModel(Model(size=[32, 48], width=0.125), named("ema30"))
     weights.save(network, path, weights.Card())
     monkeypatch.setattr(weights, "STARTER", path)
-    monkeypatch.setattr(salema, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.chdir(tmp_path)
     return path
 
