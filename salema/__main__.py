@@ -81,10 +81,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "source": dict(help="a video, a folder of frames or an image"),
     "view --out": dict(type=Path, help="the page (default: <name>.html)"),
     # files of weights
-    "old": dict(help="a checkpoint of the authors, or a file of ours"),
-    "new": dict(help="the .safetensors file to write"),
+    "old": dict(type=Path, help="a checkpoint of the authors, or a file of ours"),
+    "new": dict(type=Path, help="the .safetensors file to write"),
     "--half": dict(action="store_true", help="store fp16, half the size"),
-    "out": dict(help="the .onnx file to write"),
+    "out": dict(type=Path, help="the .onnx file to write"),
     # data sets and scores
     "--dataset": dict(help="DHF1K, Hollywood-2, UCF-sports, SALICON, HEVC33, other, ..."),
     "--root": dict(type=Path, help="parent of the data set's folder (default: $SALEMA_DATA)"),

@@ -23,11 +23,11 @@ class SalemaError(ValueError):
         self.status = status
 
 
-def absent(path: str | Path) -> Path:
+def absent(path: Path) -> Path:
     """A path for new output; an error if something exists there."""
-    if Path(path).exists():
+    if path.exists():
         raise SalemaError(f"{path} exists (choose another name, or remove it)")
-    return Path(path)
+    return path
 
 
 def _remove(path: Path) -> None:

@@ -118,14 +118,14 @@ def identity(predictor: Predictor) -> dict:
 
 
 def convert(
-    old: str | Path,
-    new: str | Path,
+    old: Path,
+    new: Path,
     placement: str | None = None,
     alpha: float | None = None,
     half: bool = False,
 ) -> Path:
     """Write an authors' checkpoint (or a file of ours) as a weights file of ours; returns it."""
-    new = absent(new)
+    absent(new)
     network, card = read(old, placement, alpha)
     weights.save(network, new, card, half)
     return new

@@ -59,6 +59,7 @@ class Predictor:
         self.network, self.chunk, self.card = network, chunk, card or Card()
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.at_once = ON_GPU
         if self.device.type == "cpu":
             channels = getattr(network.layers[0], "largest", network.widths[0])
@@ -81,10 +82,6 @@ class Predictor:
         """(H, W) of the network's input, and of maps at the model's size."""
         height, width = self.network.config.size
         return height, width
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @cached_property
     def prepared(self) -> SaliencyModel:

@@ -27,6 +27,7 @@ from salema.params import Params, choose
 from salema.predict.load import load
 from salema.predict.predictor import Predictor
 
+Images = Iterable[np.ndarray]
 Pairs = Iterable[tuple[Frame, np.ndarray]]  # frames with their maps
 Outputs = list[tuple[AbstractContextManager[Write], bool]]  # writers; whether maps stay raw
 
@@ -191,12 +192,7 @@ def predict_run(params: Params, run: str) -> Path:
 
 
 def predict_clip(
-    predictor: Predictor,
-    clip: Clip,
-    images: Iterable[np.ndarray],
-    path: Path,
-    form: str,
-    bits: int = 8,
+    predictor: Predictor, clip: Clip, images: Images, path: Path, form: str, bits: int = 8
 ) -> int:
     """Maps of a clip's images at the model's size, under its frames' names; returns how many.
 
@@ -275,10 +271,9 @@ def submission(folder: Path, clips: list[Clip], path: Path) -> None:
     """Zip PNG maps as DHF1K's server takes them: `<clip>/<frame>.png`, four digits each."""
     with atomic(absent(path)) as part, zipfile.ZipFile(part, "w") as archive:
         for clip in clips:
-            inner = folder / clip.name
-            pictures = sorted(inner.glob("*.png"))
+            pictures = sorted((folder / clip.name).glob("*.png"))
             if len(pictures) != clip.n_frames:
-                what = f"{len(pictures)} of {clip.n_frames} maps in {inner}"
+                what = f"{len(pictures)} of {clip.n_frames} maps in {folder / clip.name}"
                 raise SalemaError(f"{what} (predict this clip again)")
             for picture in pictures:
                 archive.write(picture, f"{int(clip.name):04d}/{int(picture.stem):04d}.png")

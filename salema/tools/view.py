@@ -191,8 +191,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _thumbnail(moment: float, data: bytes) -> str:
-    image = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-    time = _clock(moment)
+    image, time = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", _clock(moment)
     picture = f'<img src="{image}" alt="Overlay at {time}"><time>{time}</time>'
     return f'<li><button type="button" value="{moment:.4f}">{picture}</button></li>'
 
