@@ -19,13 +19,12 @@ from benchmarks import metrics, network, precision, training, video
 from benchmarks.scale import FULL, QUICK, Scale
 from benchmarks.timing import HEAD, Row, machine
 from salema.files import SalemaError, atomic
-from salema.model.device import pick_device
+from salema.model.device import pick_device, pick_precision
 
 FOLDER = Path(__file__).parent.parent / "reports" / "benchmark"
 
 
 def sections(scale: Scale, device: torch.device, folder: Path) -> Iterator[Row]:
-    """Everything, in turn."""
     limits = network.Limits()
     yield from network.alone(scale, device, limits)
     yield from network.placements(scale, device, limits)
@@ -38,9 +37,9 @@ def sections(scale: Scale, device: torch.device, folder: Path) -> Iterator[Row]:
 
 
 def run(scale: Scale, device: torch.device, out: Path | None = None) -> Path:
-    """Measure, print the table as it grows, write the JSON; returns where it is."""
+    """Measure, print the table row by row, and write the JSON file; returns its path."""
     about = machine(device)
-    if device.type == "cuda":  # a few frames do not fill it
+    if device.type == "cuda":  # a few frames do not occupy it
         scale = replace(scale, frames=16 * scale.frames, matrix=4 * scale.matrix)
     print(", ".join(f"{key}: {value}" for key, value in about.items()))
     rows: list[Row] = []
@@ -51,24 +50,21 @@ def run(scale: Scale, device: torch.device, out: Path | None = None) -> Path:
                 print(f"\n{line.section}\n{HEAD}")
             print(line, flush=True)
             rows.append(line)
-    out = out or FOLDER / f"{_slug(about.get('gpu', about['cpu']))}.json"
-    told = {"machine": about, "precision": network.default_precision(device),
-            "scale": asdict(scale), "minutes": round((time.perf_counter() - started) / 60, 1),
-            "rows": [asdict(line) for line in rows]}  # fmt: skip
+    name = re.sub(r"[^a-z0-9]+", "-", about.get("gpu", about["cpu"]).lower()).strip("-")
+    out = out or FOLDER / f"{name}.json"
+    minutes = round((time.perf_counter() - started) / 60, 1)
+    result = {"machine": about, "precision": pick_precision("auto", device)}
+    result |= {"scale": asdict(scale), "minutes": minutes, "rows": [asdict(line) for line in rows]}
     with atomic(out) as part:
-        part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{told['minutes']} minutes; written to {out}")
+        part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{minutes} minutes; written to {out}")
     return out
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="five minutes, less of it")
-    parser.add_argument("--out", type=Path, help="the JSON (default: named after the processor)")
+    parser.add_argument("--quick", action="store_true", help="a shorter run of about five minutes")
+    parser.add_argument("--out", type=Path, help="JSON file (default: named after the processor)")
     parser.add_argument("--device", default="auto")
     parsed = parser.parse_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""The metrics of a frame against their literal definitions, one core each."""
+"""The metrics of a frame, compared with their literal definitions, on one core each."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from benchmarks.timing import Row, row, take_turns
 from salema.score.metrics import score_frame
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "reference_metrics.py"
-REPEATS = 10  # frames of a round
+REPEATS = 10  # frames in a round
 
 
 def per_frame(scale: Scale) -> Iterator[Row]:
@@ -40,8 +40,8 @@ def per_frame(scale: Scale) -> Iterator[Row]:
     section = f"metrics of a frame: {height}x{width}, {scale.fixations} fixations"
     base = seconds["literal"]
     yield row(section, "literal, all six", base, 1, base)
-    yield row(section, "ours, all six", seconds["ours"], REPEATS, base,
-              note=f"at most {apart:.0e} apart")  # fmt: skip
+    note = f"at most {apart:.0e} apart"
+    yield row(section, "ours, all six", seconds["ours"], REPEATS, base, note=note)
     yield row(section, "ours, without s-AUC", seconds["ours, five"], REPEATS)
 
 

@@ -1,4 +1,4 @@
-"""The network alone: the machine's limit, full width, placements, widths and sizes."""
+"""The network alone: the limit of the machine, full width, placements, widths and sizes."""
 
 import statistics
 from collections.abc import Callable, Iterator
@@ -8,12 +8,10 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.scale import Scale, maps_of, random_network, scenes
+from benchmarks.scale import Scale, maps_of, random_network, scenes, starter
 from benchmarks.straightforward import Straightforward
 from benchmarks.timing import Row, row, take_turns
 from salema.media.write import min_max
-from salema.model import weights
-from salema.model.device import pick_precision
 from salema.model.network import SaliencyModel
 from salema.predict.cpu import OfEnlarged
 from salema.predict.predictor import Predictor
@@ -23,7 +21,7 @@ CONVOLVED = (2, 256, 48, 64)  # frames, channels, rows, columns: a layer of the 
 
 
 def matrix_rates(side: int, device: torch.device) -> dict[str, tuple[Callable[[], object], float]]:
-    """Calls that measure the machine, and the GFLOP of each."""
+    """Calls that measure the arithmetic rate of the machine, and the GFLOP of each."""
     calls = {}
     count, channels, height, width = CONVOLVED
     channels, height, width = min(channels, side), min(height, side), min(width, side)
@@ -50,14 +48,13 @@ def _done(call: Callable[[], object], device: torch.device) -> Callable[[], obje
 
 def gflop(network: SaliencyModel) -> float:
     """GFLOP of a frame by the definition of the network."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, *network.config.size, 3, dtype=torch.uint8))
     return 1e-9 * counter.get_total_flops()
 
 
-def spared(predictor: Predictor) -> float:
-    """GFLOP of a frame that a predictor does not execute: see `salema.predict.cpu`."""
+def saved(predictor: Predictor) -> float:
+    """GFLOP of a frame that a predictor does not execute; see `salema.predict.cpu`."""
     gigas, shrunk = 0.0, 1
     for layer, replaced in zip(predictor.network.layers, predictor.prepared.layers, strict=True):
         if isinstance(layer, torch.nn.MaxPool2d):
@@ -71,18 +68,18 @@ def spared(predictor: Predictor) -> float:
 
 
 class Limits:
-    """The rates measured in this run, and the least times that follow from them."""
+    """The rates measured in this run, and the shortest possible times that follow from them."""
 
     def __init__(self) -> None:
-        self.rates: dict[str, float] = {}  # GFLOP/s of each precision, the better of the two
+        self.rates: dict[str, float] = {}  # GFLOP/s by precision, the higher of the two calls
 
     def of(self, predictor: Predictor, work: float) -> float:
-        """Least seconds for so many GFLOP in the precision of a predictor."""
+        """Shortest possible seconds for this much work in GFLOP, in a predictor's precision."""
         return work / self.rates[predictor.precision]
 
 
 def alone(scale: Scale, device: torch.device, limits: Limits) -> Iterator[Row]:
-    """The limit, the straightforward path, and ours: all in the same rounds."""
+    """The limit of the machine, the straightforward path and ours, in the same rounds."""
     network = random_network("ema30", scale.width, scale.size)
     work = gflop(network)
     fp32, bf16 = (Predictor(network, device.type, precision) for precision in ("fp32", "bf16"))
@@ -99,15 +96,13 @@ def alone(scale: Scale, device: torch.device, limits: Limits) -> Iterator[Row]:
     section = f"network alone: ema30, width {scale.width:g}, {height}x{width}"
     for name, (_, gigas) in rates.items():
         speeds = [gigas / value for value in seconds[name]]
-        median = statistics.median(speeds)
-        kind = name[-4:]
-        limits.rates[kind] = max(limits.rates.get(kind, 0), median)
+        median, precision = statistics.median(speeds), name[-4:]
+        limits.rates[precision] = max(limits.rates.get(precision, 0), median)
         yield Row(section, name, "GFLOP/s", median, min(speeds), max(speeds))
-    simply = seconds["straightforward"]
-    base = [value / len(few) for value in simply]
+    base = [value / len(few) for value in seconds["straightforward"]]
     limit, note = limits.of(fp32, work), f"{work:.1f} GFLOP a frame"
-    yield row(section, "straightforward, fp32", simply, len(few), base, limit, note=note)
-    note = f"{work - spared(fp32):.1f} executed"
+    yield row(section, "straightforward, fp32", base, 1, base, limit, note=note)
+    note = f"{work - saved(fp32):.1f} executed"
     yield row(section, "ours, fp32", seconds["ours, fp32"], len(few), base, limit, note=note)
     limit = limits.of(bf16, work)
     yield row(section, "ours, bf16", seconds["ours, bf16"], len(frames), base, limit)
@@ -129,7 +124,7 @@ def _agreement(
 
 
 def placements(scale: Scale, device: torch.device, limits: Limits) -> Iterator[Row]:
-    """Each placement as it runs by default, against its own straightforward path."""
+    """Each placement as it runs by default, compared with its own straightforward path."""
     section = f"placements: width {scale.narrow:g}, {scale.size[0]}x{scale.size[1]}"
     few, many = (np.stack(list(scenes(count, scale.size))) for count in (2, 16))
     for name in scale.placements:
@@ -149,14 +144,14 @@ def placements(scale: Scale, device: torch.device, limits: Limits) -> Iterator[R
 
 
 def dials(scale: Scale, device: torch.device, limits: Limits) -> Iterator[Row]:
-    """The effect of width and size; the ratio is to the first, which is the largest."""
+    """The effect of width and size; ratios are relative to the first and largest network."""
     section = "dials: ema30, width and size (ratio: to the first)"
     networks = {
         f"width {width:g}, {size[0]}x{size[1]}": random_network("ema30", width, size)
         for width, size in scale.dials
     }
-    if weights.STARTER.exists() and scale.size == (192, 256):
-        networks["starter weights"], _ = weights.read(weights.STARTER)
+    if network := starter(scale):
+        networks["starter weights"] = network
     work = {name: gflop(network) for name, network in networks.items()}
     predictors = {name: Predictor(network, device.type) for name, network in networks.items()}
     counts = {name: scale.frames * (1 if gigas > 30 else 4) for name, gigas in work.items()}
@@ -171,8 +166,3 @@ def dials(scale: Scale, device: torch.device, limits: Limits) -> Iterator[Row]:
         what, note = f"{name}, {predictor.precision}", f"{work[name]:.2f} GFLOP"
         limit = limits.of(predictor, work[name])
         yield row(section, what, seconds[name], counts[name], base, limit, note=note)
-
-
-def default_precision(device: torch.device) -> str:
-    """The choice of `precision: auto` on this machine."""
-    return pick_precision("auto", device)

@@ -1,4 +1,4 @@
-"""What bf16 costs: metrics of the starter weights on data/sample, less those in fp32."""
+"""How bf16 changes scores: the starter weights on data/sample in bf16 less those in fp32."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,15 +18,15 @@ PARTS = {"SALICON": "val", "DHF1K": "val", "Hollywood-2": "test", "UCF-sports": 
 
 
 def differences(scale: Scale) -> Iterator[Row]:
-    """Every clip of the sample that the study scores, each metric paired."""
+    """The paired difference of each metric over the clips of the sample that the study scores."""
     sets = [data.load(SAMPLE, name, part)[: scale.clips] for name, part in PARTS.items()]
     models = [load(device="cpu", precision=precision) for precision in ("fp32", "bf16")]
     full, half = (np.concatenate([_score(model, clips) for clips in sets]) for model in models)
     section = f"starter weights on data/sample: bf16 less fp32, {len(full)} clips, protocol exact"
     for index, metric in enumerate(protocols.METRICS):
         apart = paired_bootstrap(half[:, index], full[:, index])
-        yield Row(section, metric, "apart", apart.mean, apart.low, apart.high,
-                  note=f"95 % of resampled means; fp32 {full[:, index].mean():.3f}")  # fmt: skip
+        note = f"95 % of resampled means; fp32 {full[:, index].mean():.3f}"
+        yield Row(section, metric, "apart", *apart, note=note)
 
 
 def _score(predictor: Predictor, clips: list[data.Clip]) -> np.ndarray:

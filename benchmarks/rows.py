@@ -1,6 +1,6 @@
 """`python -m benchmarks.rows`: milliseconds a frame of each row of the study that has run.
 
-Writes `reports/<profile>/speed.json`, which the report's table of costs reads; it is no stage,
+Writes `reports/<profile>/speed.json`, which the report shows. It is not a stage of the pipeline,
 because times differ from run to run.
 """
 
@@ -21,7 +21,7 @@ ROUNDS, FRAMES = 5, 32
 
 
 def measure(study: params.Params, rounds: int = ROUNDS, count: int = FRAMES) -> dict:
-    """Milliseconds a frame of each row, rows in turn; and the machine."""
+    """The machine, and milliseconds a frame of each row; the rows take turns."""
     frames = np.stack(list(scenes(count, tuple(study.model.size))))
     calls = {}
     for run in study.runs:
@@ -29,9 +29,9 @@ def measure(study: params.Params, rounds: int = ROUNDS, count: int = FRAMES) -> 
         predictor = load(path, precision=study.predict.precision)
         calls[run] = lambda predictor=predictor: maps_of(predictor, frames)
     seconds = take_turns(calls, rounds)
-    precision = {"precision": predictor.precision}
+    settings = {"precision": predictor.precision, "rounds": rounds}
     return {
-        "machine": machine(pick_device("auto")) | precision | {"rounds": rounds},
+        "machine": machine(pick_device("auto")) | settings,
         "ms": {run: round(1e3 * statistics.median(s) / count, 3) for run, s in seconds.items()},
     }
 
@@ -39,10 +39,9 @@ def measure(study: params.Params, rounds: int = ROUNDS, count: int = FRAMES) -> 
 def main() -> int:
     try:
         study = params.read()
-        told = measure(study)
-        path = study.report_folder / "speed.json"
+        path, result = study.report_folder / "speed.json", measure(study)
         with atomic(path) as part:
-            part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     except SalemaError as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)
         return error.status

@@ -15,7 +15,7 @@ from salema.predict.predictor import Predictor
 
 
 class Straightforward:
-    """The network of a predictor without its shortcuts: all layers, one frame at a time."""
+    """The network of a predictor without shortcuts: every layer, one frame at a time."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.size, self.std = predictor.config.size, predictor.config.std
@@ -31,8 +31,7 @@ class Straightforward:
         """A uint8 (H, W, 3) RGB frame of any size -> its float32 map at the model's size."""
         small = cv2.resize(frame, self.size[::-1], interpolation=cv2.INTER_AREA)
         picture = small[:, :, ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)
-        x = torch.from_numpy(picture / self.std).permute(2, 0, 1).contiguous()[None]
-        x = x.to(self.device)
+        x = torch.from_numpy(picture / self.std).permute(2, 0, 1).contiguous()[None].to(self.device)
         for index, layer in enumerate(self.layers):
             before = x
             if index not in self.placement.after:
@@ -84,14 +83,14 @@ def _level(saliency: np.ndarray, frame: np.ndarray) -> np.ndarray:
 
 
 def to_png(network: Straightforward, path: Path, folder: Path) -> None:
-    """One thing after the other: read all, then a frame through the network, then its PNG."""
+    """Read all frames, then predict one at a time and write its PNG."""
     folder.mkdir()
     for number, frame in enumerate(read_all(path), 1):
         cv2.imwrite(str(folder / f"{number:04d}.png"), _level(network(frame), frame))
 
 
 def to_overlay(network: Straightforward, path: Path, out: Path) -> None:
-    """The same with a coloured map over the frame, and H.264 of the same settings as ours."""
+    """The same with a coloured map over each frame, in H.264 with the settings that we use."""
     frames = read_all(path)
     with av.open(str(out), "w") as container:
         stream = container.add_stream("libx264", rate=30)

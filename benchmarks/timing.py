@@ -1,4 +1,4 @@
-"""Rounds of measurements, the rows of the table, and what the machine is."""
+"""Rounds of measurements, the rows of the table, and a description of the machine."""
 
 import os
 import platform
@@ -13,29 +13,19 @@ import torch
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One line of the table."""
 
-    Attributes:
-        section: What it was measured with: rows of one section took turns.
-        what: What was measured.
-        unit: Of the next three.
-        median: Over the rounds.
-        low: The least.
-        high: The most.
-        ratio: How many times faster than the straightforward path, or than what the
-            section names; the median over rounds of what the two took in the same round.
-        of_limit: The time that the network's definition takes at the machine's measured
-            rate, over `median`; above 1 where fewer operations give the same maps.
-        note: Anything else.
-    """
-
-    section: str
-    what: str
-    unit: str
+    section: str  # rows of one section were measured in the same rounds
+    what: str  # what was measured
+    unit: str  # of median, low and high over the rounds
     median: float
     low: float
     high: float
+    # How many times faster than the straightforward path, or than what the section names: the
+    # median of the ratios within rounds.
     ratio: float | None = None
+    # The time that the network's definition takes at the measured rate of the machine, divided by
+    # `median`. It is above 1 where fewer operations give the same maps.
     of_limit: float | None = None
     note: str = ""
 
@@ -57,16 +47,14 @@ def _short(value: float) -> str:
 
 
 def take_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after one that does not count."""
-    for call in calls.values():
-        call()
+    """Seconds of each call in each round, after a first round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
+    for _ in range(1 + rounds):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - start)
-    return seconds
+    return {name: values[1:] for name, values in seconds.items()}
 
 
 def row(
@@ -76,26 +64,18 @@ def row(
     per: int = 1,
     base: list[float] | None = None,
     limit: float | None = None,
-    unit: str = "ms/frame",
     note: str = "",
 ) -> Row:
-    """A row of times.
+    """A row of times in ms/frame.
 
-    Args:
-        section: See `Row`.
-        what: See `Row`.
-        seconds: Of each round.
-        per: Frames of one call.
-        base: Seconds a frame of what it is compared with, in the same rounds.
-        limit: The least seconds that a frame can take.
-        unit: "ms/frame" or another in which 1 s is 1000.
-        note: See `Row`.
+    `seconds` are those of each round, `per` the frames of one call, `base` the seconds per frame of
+    what it is compared with in the same rounds, `limit` the shortest possible seconds per frame.
     """
     each = [value / per for value in seconds]
     median = statistics.median(each)
     ratio = base and statistics.median([b / e for b, e in zip(base, each, strict=True)])
-    return Row(section, what, unit, 1e3 * median, 1e3 * min(each), 1e3 * max(each), ratio,
-               limit and limit / median, note)  # fmt: skip
+    times = 1e3 * median, 1e3 * min(each), 1e3 * max(each)
+    return Row(section, what, "ms/frame", *times, ratio, limit and limit / median, note)
 
 
 def machine(device: torch.device) -> dict:

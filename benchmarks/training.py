@@ -1,4 +1,4 @@
-"""A training step on clips, and the share of it that waits for data."""
+"""A training step on clips, and the share of its time spent waiting for data."""
 
 import contextlib
 import time
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def steps(scale: Scale, folder: Path) -> Iterator[Row]:
-    """Steps in fp32 and bf16 by turns, then bf16 alone at its own pace."""
+    """Steps in bf16 alone at their own pace, then in fp32 and bf16 in turns."""
     for width in scale.train_width:
         with contextlib.chdir(folder):  # where the scratch folder of decoded frames goes
             rows = [*_steps(scale, width)]
@@ -26,11 +26,9 @@ def steps(scale: Scale, folder: Path) -> Iterator[Row]:
 def _steps(scale: Scale, width: float) -> Iterator[Row]:
     count = scale.train_frames[width]
     section = f"training on clips: ema30, width {width:g}, windows of {count} frames"
-    waited, total = 0.0, 0.0
     learner = _learner(scale, width, "bf16")
-    for wait, whole in _paced(learner, scale.rounds):
-        waited, total = waited + wait, total + whole
-    share = 100 * waited / total
+    waits, totals = zip(*_paced(learner, scale.rounds), strict=True)
+    share = 100 * sum(waits) / sum(totals)
     learners = {"fp32": _learner(scale, width, "fp32"), "bf16": learner}
     seconds: dict[str, list[float]] = {name: [] for name in learners}
     state = dict.fromkeys(learners)
@@ -42,18 +40,17 @@ def _steps(scale: Scale, width: float) -> Iterator[Row]:
     base = [value / count for value in seconds["fp32"][1:]]
     for name in learners:
         yield row(section, f"a step, {name}", seconds[name][1:], count, base)
-    yield Row(section, "waiting for data, first epoch, bf16", "%", share, share, share,
-              note="frames are decoded on the way")  # fmt: skip
+    what, note = "waiting for data, first epoch, bf16", "frames are decoded meanwhile"
+    yield Row(section, what, "%", share, share, share, note=note)
 
 
 def _paced(learner: Learner, count: int) -> Iterator[tuple[float, float]]:
-    """Seconds that each step waited for its window, and that it took with the wait."""
+    """Seconds that each step waited for its window, and its total seconds."""
     state, start = None, time.perf_counter()
     for window in _windows(learner, count):
-        came = time.perf_counter()
+        wait = time.perf_counter() - start
         _, state = learner._step(window, None if window.first else state)
-        done = time.perf_counter()
-        yield came - start, done - start
+        yield wait, time.perf_counter() - start
         start = time.perf_counter()
 
 
@@ -61,20 +58,11 @@ def _learner(scale: Scale, width: float, precision: str) -> Learner:
     """Fine-tuning on the clips of data/sample, with the method's settings."""
     study = params.read(ROOT / "params.yaml")
     model = {"width": width, "size": list(scale.size), "branches": False}
-    settings = study.finetune.model_copy(
-        update={
-            "bptt_frames": scale.train_frames[width],
-            "batch": 1,
-            "frames_per_clip": None,
-            "precision": precision,
-        }
-    )
-    study = study.model_copy(
-        update={
-            "model": study.model.model_copy(update=model),
-            "finetune": settings,
-        }
-    )
+    change = {"bptt_frames": scale.train_frames[width], "frames_per_clip": None}
+    change |= {"batch": 1, "precision": precision}
+    settings = study.finetune.model_copy(update=change)
+    parts = {"model": study.model.model_copy(update=model), "finetune": settings}
+    study = study.model_copy(update=parts)
     clips = data.load(ROOT / "data" / "sample", "DHF1K", "train")
     network = random_network("ema30", width, scale.size)
     learner = Learner(network, Job(study, "ema30", settings, clips, clips))

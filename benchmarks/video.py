@@ -1,4 +1,4 @@
-"""File to PNG and to overlay; time and memory over the length of a video."""
+"""File to PNG and to overlay; time and memory as functions of the length of a video."""
 
 import contextlib
 import io
@@ -17,16 +17,15 @@ import numpy as np
 import torch
 
 from benchmarks.network import Limits, gflop
-from benchmarks.scale import Scale, random_network, scenes
+from benchmarks.scale import Scale, random_network, scenes, starter
 from benchmarks.straightforward import Straightforward, to_overlay, to_png
 from benchmarks.timing import Row, row, take_turns
 from salema.media import read
-from salema.model import weights
 from salema.model.network import SaliencyModel
 from salema.predict.predictor import Predictor
 from salema.predict.sources import Output, predict_sources
 
-GROWTH = {"width": 0.125, "size": [96, 128]}  # of the network that long videos go through
+GROWTH = {"width": 0.125, "size": [96, 128]}  # of the network that predicts long videos
 
 
 def write_video(path: Path, frames: int, size: tuple[int, int]) -> Path:
@@ -43,24 +42,22 @@ def write_video(path: Path, frames: int, size: tuple[int, int]) -> Path:
 
 
 def predict(predictor: Predictor, source: Path, output: Output) -> None:
-    """What `salema predict` does, in silence."""
+    """What `salema predict` does, without its output."""
     with contextlib.redirect_stdout(io.StringIO()):
         if predict_sources(predictor, [str(source)], output):
             raise RuntimeError(f"{source} was not predicted to its end")
 
 
 def files(scale: Scale, device: torch.device, limits: Limits, folder: Path) -> Iterator[Row]:
-    """Full width, and the starter weights (or a random network as wide)."""
+    """Full width, and the starter weights (or a random network of their width)."""
     if scale.full_width_file:
         network = random_network("ema30", scale.width, scale.size)
         name = f"ema30, width {scale.width:g}"
         yield from _file(name, network, scale.full_width_file, 8, scale, device, limits, folder)
-    starter = weights.STARTER.exists() and scale.size == (192, 256)
-    if starter:
-        network, _ = weights.read(weights.STARTER)
-    else:
+    network, name = starter(scale), "starter weights"
+    if network is None:
         network = random_network("ema61", scale.narrow, scale.size)
-    name = "starter weights" if starter else f"ema61, width {scale.narrow:g}"
+        name = f"ema61, width {scale.narrow:g}"
     yield from _file(name, network, scale.narrow_file, 24, scale, device, limits, folder)
 
 
@@ -74,7 +71,7 @@ def _file(
     limits: Limits,
     folder: Path,
 ) -> Iterator[Row]:
-    """The network alone over the frames of a file, and all that `salema predict` does."""
+    """The network alone over the frames of a file, and the whole of `salema predict`."""
     work = gflop(network)
     predictor = Predictor(network, device.type)
     limit = limits.of(predictor, work)
@@ -84,7 +81,7 @@ def _file(
     png, overlay = folder / "png", folder / "overlay.mp4"
     fitted = np.stack([predictor.fit(frame.image) for frame in read.open(str(long))])
 
-    def afresh(call: Callable[[], object]) -> Callable[[], None]:
+    def again(call: Callable[[], object]) -> Callable[[], None]:
         def clean() -> None:
             shutil.rmtree(png, ignore_errors=True)
             overlay.unlink(missing_ok=True)
@@ -99,17 +96,17 @@ def _file(
 
     calls = {
         "network alone": alone,
-        "file to PNG": afresh(lambda: predict(predictor, long, Output(png))),
-        "file to overlay": afresh(lambda: predict(predictor, long, Output(overlay=overlay))),
-        "straightforward, PNG": afresh(lambda: to_png(simple, short, png)),
-        "straightforward, overlay": afresh(lambda: to_overlay(simple, short, overlay)),
+        "file to PNG": again(lambda: predict(predictor, long, Output(png))),
+        "file to overlay": again(lambda: predict(predictor, long, Output(overlay=overlay))),
+        "straightforward, PNG": again(lambda: to_png(simple, short, png)),
+        "straightforward, overlay": again(lambda: to_overlay(simple, short, overlay)),
     }
     seconds = take_turns(calls, scale.file_rounds)
     section = f"a file of {scale.source[1]}x{scale.source[0]}: {name}, {predictor.precision}"
     yield row(section, "network alone", seconds["network alone"], count, limit=limit)
     for kind in ("PNG", "overlay"):
         base = [value / few for value in seconds[f"straightforward, {kind}"]]
-        yield row(section, f"straightforward, {kind}", [few * value for value in base], few, base)
+        yield row(section, f"straightforward, {kind}", base, 1, base)
         both = seconds[f"file to {kind}"], seconds["network alone"]
         share = float(np.median([a / b for a, b in zip(*both, strict=True)]))
         rate = count / float(np.median(both[0]))
@@ -118,7 +115,7 @@ def _file(
 
 
 def growth(scale: Scale, folder: Path) -> Iterator[Row]:
-    """Time and peak memory over the length, each length in a process of its own."""
+    """Time and peak memory as functions of the length, each length in a separate process."""
     section = "length of a video: file to PNG, width .125, 96x128 (ratio: to the first)"
     first = None
     for count in scale.lengths:
@@ -126,8 +123,8 @@ def growth(scale: Scale, folder: Path) -> Iterator[Row]:
         command = [sys.executable, "-m", "benchmarks.video", str(video), str(folder / str(count))]
         root = Path(__file__).parent.parent
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-        told = json.loads(done.stdout)
-        each, memory = 1e3 * told["seconds"] / count, told["peak_bytes"] / 2**20
+        result = json.loads(done.stdout)
+        each, memory = 1e3 * result["seconds"] / count, result["peak_bytes"] / 2**20
         first = first or (each, memory)
         yield Row(section, f"time, {count:,} frames", "ms/frame", each, each, each, first[0] / each)
         note = f"{memory / first[1]:.3f} times the first"
@@ -137,8 +134,8 @@ def growth(scale: Scale, folder: Path) -> Iterator[Row]:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held."""
-    with contextlib.suppress(OSError):  # ru_maxrss counts the parent, too, from before `exec`
+    """The peak memory of this process."""
+    with contextlib.suppress(OSError):  # ru_maxrss also counts the parent, from before `exec`
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return 1024 * int(line.split()[1])
