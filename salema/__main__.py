@@ -40,9 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-# ---------------------------------------------------------------------- the options
-
-
 def _chunk(text: str) -> int:
     if (chunk := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {chunk}")
@@ -181,9 +178,6 @@ def _parser() -> _Parser:
     command("protocols", _protocols, "a run of the study by every protocol", "run")
     command("report", _report, "a notebook, executed into reports/", "notebook --local")
     return parser
-
-
-# ---------------------------------------------------------------------- the commands
 
 
 def _study(parsed: argparse.Namespace) -> "Params":

@@ -16,12 +16,9 @@ from salema.predict.predictor import Predictor
 def build(
     placement: str | Placement = "ema30", width: float = 1.0, config: Model | None = None
 ) -> Predictor:
-    """A model with random weights, in float32 on the CPU.
+    """A model with random weights, in float32 on the CPU, with `width` times SalGAN's channels.
 
-    Args:
-        placement: A name (see `salema.params.named`) or a `Placement`.
-        width: Times SalGAN's channels.
-        config: The whole configuration of the static network, instead of `width`.
+    `placement` may be a name (see `params.named`); `config` is the whole static network's.
     """
     placement = named(placement) if isinstance(placement, str) else placement
     return Predictor(SaliencyModel(config or Model(width=width), placement), "cpu", "fp32")

@@ -21,7 +21,7 @@ from salema.data import Clip
 from salema.files import SalemaError, absent, atomic
 from salema.media import overlay, read, write
 from salema.media.read import Frame, Source
-from salema.media.threads import Behind
+from salema.media.threads import behind
 from salema.media.write import Write
 from salema.params import Params, choose
 from salema.predict.load import load
@@ -64,10 +64,10 @@ def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool =
             for put, raw in writes:
                 put(saliency if raw else write.min_max(saliency), frame)
 
-        behind = stack.enter_context(Behind(write_all, depth))
+        hand_over = stack.enter_context(behind(write_all, depth))
         try:
             for frame, saliency in pairs:
-                behind(saliency, frame)
+                hand_over(saliency, frame)
                 done += 1
         except KeyboardInterrupt:
             if not endless:
@@ -75,9 +75,6 @@ def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool =
         if done == 0:
             raise SalemaError(f"no frame could be read: {name} (check the source)")
     return done
-
-
-# ---------------------------------------------------------------------- sources
 
 
 def predict_sources(predictor: Predictor, names: list[str], output: Output) -> int:
@@ -159,9 +156,6 @@ def _only_maps(path: Path) -> None:
             raise SalemaError(f"{path} holds {item.name} too (choose another --out)")
 
 
-# ---------------------------------------------------------------------- data sets
-
-
 def predict_run(params: Params, run: str) -> Path:
     """The study: maps of every clip that a run is scored on; returns the folder.
 
@@ -214,11 +208,10 @@ def predict_dataset(
 ) -> int:
     """The original's inference: maps of a data set in its folders; returns the status.
 
-    DHF1K and others: `<folder>/<name>_predictions/<clip>/<frame>.png`; Hollywood-2 and
-    UCF-sports: `<folder>/<set>/testing/<shot>/<name>_predictions/<frame>.png`. Existing clips
-    are skipped unless `overwrite`, so that an interrupted run can be resumed. A clip with a
-    broken frame gets a line and no maps, and the status is 1. `about`, see `load.identity`, is
-    written to `<folder>/<name>_predictions.json`.
+    They are in `<folder>/<name>_predictions/<clip>/<frame>.png`; of Hollywood-2 and UCF-sports in
+    `<folder>/<set>/testing/<shot>/<name>_predictions/`. Existing clips are skipped unless
+    `overwrite`, so an interrupted run can be resumed. A clip with a broken frame gets a line and no
+    maps; the status is 1. `about` (see `load.identity`) goes into `<name>_predictions.json`.
     """
     if about is not None:
         _record(folder / f"{name}_predictions.json", about, overwrite)

@@ -29,15 +29,8 @@ def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
     """Run a notebook in the current folder; write it and its page into the report.
 
     Times, ids and addresses are removed, so that a second run writes the same bytes. If a cell
-    fails, nothing is written and the error names the cell.
-
-    Args:
-        notebook: Its name in `notebooks/`, "04_ablation", or a path to it.
-        params: The study; only its profile is used.
-        local: See `Study`; with `profile`, a parameter of the notebook.
-
-    Returns:
-        The page, `reports/<profile>/<name>.html`.
+    fails, nothing is written and the error names the cell. `notebook` is a name in `notebooks/` or
+    a path, the profile and `local` (see `Study`) are its parameters. Returns the page.
     """
     path = Path(notebook)
     if path.suffix != ".ipynb":

@@ -68,12 +68,7 @@ def human_maps(clip: Clip, size: tuple[int, int]) -> Iterator[np.ndarray]:
 
 
 def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The maps (h, w) of a clip as space over time, and how much they change.
-
-    Returns:
-        (w, T) mean over the rows of each map, and (T - 1,) mean absolute difference of
-        consecutive maps.
-    """
+    """The mean over each map's rows, (w, T), and how much consecutive maps differ, (T - 1,)."""
     before = next(maps)
     profile, change = [before.mean(0)], []
     for now in maps:
@@ -84,10 +79,7 @@ def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def flicker(study: Study, clips: list[Clip], runs: list[str]) -> str:
-    """Mean absolute difference of consecutive maps in [0, 1], as Markdown: runs by clips.
-
-    Clips of one frame are left out.
-    """
+    """Mean absolute difference of consecutive maps as Markdown: runs by clips of several frames."""
     moving = [clip for clip in clips if clip.n_frames > 1]
     rows = []
     for run in runs:
