@@ -225,8 +225,8 @@ def write(study: Study) -> list[Path]:
     """Write `ablation.md`, `ablation.csv` and `bars.csv`, each whole or not at all.
 
     `ablation.csv` has a row for each data set, run and metric with the difference to its control
-    and the verdict of the interval; `bars.csv` has each run's means on the set of the clips that are
-    trained on, for `dvc plots`. Returns the three paths.
+    and the verdict of the interval; `bars.csv` has each run's means on the set of the training
+    clips, for `dvc plots`. Returns the three paths.
     """
     params, tidy, found = study.params, study.scores, study.differences
     found = found[found.control == found.run.map(study.control)]
