@@ -2,14 +2,14 @@
 
 Read in this order; each package imports only from those above it.
 
-    files       the error that users see, atomic writing
+    files       the error that users see, atomic (crash-safe) writing
     params      params.yaml -> frozen models
     media       frames in, maps out: videos, pictures, cameras, overlays
-    data        the official layouts -> clips
-    model       the network and its weights
-    train       one training loop for images and clips
-    predict     a trained model at work: frames -> maps
-    score       metrics, protocols, baselines, intervals
+    data        the official layouts, DHF1K's and others -> clips
+    model       the network: layers, EMA, ConvLSTM, weights files of ours
+    train       one training loop for images and clips, losses, learning rates
+    predict     a trained model at work, ours or an authors' checkpoint: frames -> maps
+    score       metrics, protocols, negatives, baselines, intervals
     report      the ablation table, figures, executed notebooks
     tools       ONNX export, an HTML view, a check of this machine
 
