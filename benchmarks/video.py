@@ -116,7 +116,7 @@ def _file(
 
 def growth(scale: Scale, folder: Path) -> Iterator[Row]:
     """Time and peak memory as functions of the length, each length in a separate process."""
-    section = "length of a video: file to PNG, width .125, 96x128 (ratio: to the first)"
+    section = "length of a video: file to PNG, width 0.125, 96x128 (ratio: to the first)"
     first = None
     for count in scale.lengths:
         video = write_video(folder / f"{count}.mp4", count, scale.source)

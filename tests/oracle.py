@@ -2,7 +2,7 @@
 
 Nothing is shared with the package: plain functions, a dictionary of weights under their
 official numbers, a dictionary of settings. Torch gives the convolutions and OpenCV the
-resizing by area; every other rule stands here.
+resizing by area; every other rule is written out here.
 """
 
 import math

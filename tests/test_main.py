@@ -292,7 +292,7 @@ def test_a_data_set_by_its_numbers_and_its_submission(run, tmp_path, file):
     assert "2 clips, 4 maps in out" in out and "send.zip: 2 videos" in out
 
 
-def test_maps_of_two_models_are_not_mixed_and_tell_what_both_saw(run, tmp_path, file):
+def test_maps_of_two_models_are_not_mixed_and_name_the_training_clips_of_both(run, tmp_path, file):
     def predict(at, number, *more):
         return run("predict", "--dataset", "DHF1K", "--root", "data", "--out", "out", "--videos",
                    number, *more, at=at)  # fmt: skip
@@ -493,7 +493,7 @@ def test_without_starter_weights_the_line_says_how_to_get_some(refused, tmp_path
 # ---------------------------------------------------------------------- other commands
 
 
-def test_the_program_starts_quickly_without_torch_and_tells_its_commands():
+def test_the_program_starts_quickly_without_torch_and_lists_its_commands():
     ran = command_line("--help")
     assert ran.returncode == 0
     for name in ("predict", "evaluate", "view", "export", "doctor", "tune", "index"):

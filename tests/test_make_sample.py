@@ -132,7 +132,7 @@ def test_hollywoods_numbers_go_on_over_its_shots_and_one_shot_is_one_frame():
     assert 1 in {clip.n_frames for clip in shots}
 
 
-def test_only_salicon_tells_its_observers_apart(small):
+def test_only_salicon_keeps_its_observers_apart(small):
     for name, splits in SETS.items():
         clips = load(small, name, splits[0])
         assert {clip.has_observers for clip in clips} == {name == "SALICON"}

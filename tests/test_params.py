@@ -65,7 +65,7 @@ def test_the_real_file_has_every_row_of_the_design_in_its_order():
     ]  # fmt: skip
 
 
-def test_every_row_is_the_placement_that_its_name_stands_for():
+def test_every_row_is_the_placement_of_its_name():
     for name, placement in params.read(FILE).placements.items():
         assert params.named(name) == placement, name
 
@@ -80,7 +80,7 @@ def test_every_row_is_the_placement_that_its_name_stands_for():
         ("clstm30", {"recurrence": "convlstm", "after": [29]}),
     ],
 )
-def test_a_name_stands_for_a_placement_by_rule(name, settings):
+def test_a_name_gives_a_placement_by_rule(name, settings):
     assert params.named(name) == Placement(**settings)
 
 

@@ -103,7 +103,7 @@ def test_the_study_runs_from_images_to_scores(tiny):
     assert sorted(p.name for p in Path().iterdir()) == [".salema", "reports", "runs"]
 
 
-def test_weights_name_the_clips_that_they_saw_and_those_are_refused(tiny):
+def test_weights_name_their_training_clips_and_those_are_refused(tiny):
     loop.tune(tiny, "static")
     loop.finetune(tiny, "static-video")
     seen = evaluate.seen_by(Path("runs/tiny/static-video/weights.safetensors"))

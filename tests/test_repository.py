@@ -81,6 +81,7 @@ def test_every_command_and_option_that_a_page_shows_is_one():
     shown = set(re.findall(r"(?:^ *|`|&& )salema ([a-z]+)", text, flags=re.MULTILINE))
     assert {"predict", "evaluate", "convert", "index", "view", "doctor"} <= shown <= set(commands)
     parsers = [p for command in commands.values() for p in (command, *command.modes.values())]
+    parsers.append(_parser())
     known = {word for parser in parsers for word in parser._option_string_actions}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= known
     makes = set(re.findall(r"(?:^|`|&& |DATA=\S+ )make ([a-z]+)", text, flags=re.MULTILINE))
@@ -236,7 +237,7 @@ def test_the_version_is_the_same_everywhere():
 # ---------------------------------------------------------------------- notebooks
 
 
-def test_every_notebook_is_a_stage_and_stands_in_the_readme():
+def test_every_notebook_is_a_stage_and_is_in_the_readme():
     assert re.findall(r"\d\d_\w+", tree()["notebooks/"]) == NOTEBOOKS
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     listed = list(stages["report"]["foreach"])

@@ -38,7 +38,7 @@ def test_the_manifest_is_the_same_for_every_place_and_order(tmp_path):
         trees.salicon(tmp_path / place, "train", [1, 2])
         wanted = {name: ["val", "train"] if name == "OSIE" else ["train"] for name in order}
         texts.append(json.dumps(scan(tmp_path / place, wanted)[0]))
-    # A MATLAB file tells the second it was written in: only its length is in the manifest.
+    # A MATLAB file holds the second it was written in: only its length is in the manifest.
     assert texts[0] == texts[1] and str(tmp_path) not in texts[0]
     assert "OSIE/data/eye/fixations.mat" in texts[0]
 
@@ -155,7 +155,7 @@ def settings(root, profile="tiny", **data):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """All that the tiny profile reads; commands run in an empty folder beside it."""
+    """All that the tiny profile reads; commands run in an empty folder next to it."""
     root = tmp_path / "real data"
     trees.salicon(root, "train", [1, 2])
     trees.salicon(root, "val", [3])
@@ -253,7 +253,7 @@ def test_check_prints_a_table_and_writes_nothing(root, capsys):
     assert sorted(path.name for path in Path().iterdir()) == ["params.yaml"]
 
 
-def test_check_ends_with_1_when_the_study_would_stumble(root, capsys, tmp_path):
+def test_check_ends_with_1_when_the_study_would_fail(root, capsys, tmp_path):
     folder = root / "DHF1K" / "video"
     (folder / "601.AVI").rename(folder / "701.AVI")
     status, out, _ = command(root, "--check", capsys=capsys)

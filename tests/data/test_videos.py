@@ -142,7 +142,7 @@ def test_a_shot_may_have_one_frame(tmp_path):
     assert len(list(clip.frames())) == len(list(clip.maps())) == len(list(clip.fixations())) == 1
 
 
-def test_training_trains_and_testing_tests_and_stands_in_for_val(tmp_path):
+def test_training_is_train_and_testing_is_test_and_also_val(tmp_path):
     trees.shot(tmp_path / "UCF-sports" / "training" / "Run-Side-001", ["Run-Side_001_001"])
     trees.shot(tmp_path / "UCF-sports" / "testing" / "Run-Side-002", ["Run-Side_002_001"])
     parts = {

@@ -53,7 +53,7 @@ function score = auc_judd(saliency, fixations)
 end
 
 % Shuffled AUC: the negatives are other frames' fixations, as many as there are fixations here,
-% drawn anew without repeats in each split; thresholds go in steps of a tenth, from the larger of
+% drawn again without repeats for each split; thresholds go in steps of a tenth, from the larger of
 % the two maxima's last full step to 0.
 function score = auc_shuffled(saliency, fixations, others, splits)
   map = unit(saliency);

@@ -76,7 +76,7 @@ def test_the_scores_have_a_row_for_each_run_and_a_dash_where_a_set_has_none(stud
     assert rows["*human*"][1:] == ["–"] * 6
 
 
-def test_a_row_that_saw_its_clips_is_marked(study):
+def test_a_row_that_was_trained_on_its_clips_is_marked(study):
     score(study, "ema30", 0.2, seen=1)
     text = tables.section(study, "DHF1K")
     assert "| `ema30` † |" in text

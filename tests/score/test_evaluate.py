@@ -84,7 +84,7 @@ def videos(folder, made):
 
 
 class Slope:
-    """Stands for a model: each map rises to the right, from a start that moves with the frame."""
+    """In place of a model: each map rises to the right, from a start that moves with the frame."""
 
     chunk = 2
     size = SIZE

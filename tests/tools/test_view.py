@@ -304,7 +304,7 @@ def test_the_slider_and_the_switch_change_what_is_seen(tab, moving):
     panes = film_of(moving, moving.parent)[12].astype(int)  # source, map, overlay
 
     def seen(wipe, pane, columns):
-        """Which of the panes stands in these columns: the nearest of the three."""
+        """Which of the panes is in these columns: the nearest of the three."""
         tab.run(f"(document.getElementsByName('pane')[{2 - pane}].click(), wipe.value = {wipe},"
                 "wipe.dispatchEvent(new Event('input')), 0)")  # fmt: skip
         tab.run("new Promise(requestAnimationFrame)")

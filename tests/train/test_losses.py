@@ -42,7 +42,7 @@ def test_a_constant_map_costs_the_divergence_from_uniform():
         assert float(loss) == pytest.approx(math.log(64 / 4), abs=1e-3)
 
 
-def test_it_equals_the_metrics_that_it_stands_for():
+def test_it_is_computed_from_the_metrics_by_its_formula():
     maps, targets = noise(3, 12, 16), noise(3, 12, 16, seed=1) ** 6
     total = 0.0
     for saliency, density in zip(maps.double().numpy(), targets.double().numpy(), strict=True):
