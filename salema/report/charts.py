@@ -103,8 +103,7 @@ def alpha(study: Study, fps: float = 30.0) -> Figure:
 def dots(study: Study, dataset: str, paired: bool = False) -> Figure:
     """Means or paired differences with their 95 % intervals, a column for each metric.
 
-    Right is better in every column, because the axis of KLD is turned. A dashed line is the centre
-    prior. Paired differences are blue (better) or red (worse) where the interval leaves out 0.
+    Right is better. Paired differences have a colour where the interval leaves out 0.
     """
     here, name = _dots(study, paired), "paired" if paired else "scores"
     here = here[here.dataset == dataset]

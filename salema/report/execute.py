@@ -26,18 +26,11 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # where an object happens to lie in
 
 
 def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
-    """Run a notebook in the current folder; write it and its page into the report.
+    """Run a notebook, given by its name in `notebooks/` or a path; returns its page in the report.
 
     Times, ids and addresses are removed, so that a second run writes the same bytes. If a cell
-    fails, nothing is written and the error names the cell.
-
-    Args:
-        notebook: Its name in `notebooks/`, "04_ablation", or a path to it.
-        params: The study; only its profile is used.
-        local: See `Study`; with `profile`, a parameter of the notebook.
-
-    Returns:
-        The page, `reports/<profile>/<name>.html`.
+    fails, nothing is written and the error names the cell. The notebook gets the profile of
+    `params` and `local` (see `Study`) as parameters.
     """
     path = Path(notebook)
     if path.suffix != ".ipynb":

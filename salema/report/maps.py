@@ -68,12 +68,7 @@ def human_maps(clip: Clip, size: tuple[int, int]) -> Iterator[np.ndarray]:
 
 
 def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The maps (h, w) of a clip as space over time, and how much they change.
-
-    Returns:
-        (w, T) mean over the rows of each map, and (T - 1,) mean absolute difference of
-        consecutive maps.
-    """
+    """Maps (h, w) -> (w, T) means over their rows, and (T - 1,) mean absolute changes."""
     before = next(maps)
     profile, change = [before.mean(0)], []
     for now in maps:
@@ -84,10 +79,7 @@ def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def flicker(study: Study, clips: list[Clip], runs: list[str]) -> str:
-    """Mean absolute difference of consecutive maps in [0, 1], as Markdown: runs by clips.
-
-    Clips of one frame are left out.
-    """
+    """Mean absolute difference of consecutive maps, as Markdown; no clips of one frame."""
     moving = [clip for clip in clips if clip.n_frames > 1]
     rows = []
     for run in runs:
@@ -164,10 +156,7 @@ def filmstrip(study: Study, clip: Clip, runs: list[str], count: int = 6) -> Figu
 
 @style.look()
 def slices(study: Study, clip: Clip, runs: list[str]) -> Figure:
-    """One clip as space over time: each map averaged over its rows, one column for each frame.
-
-    The top of a strip is the left edge of the picture. Below: how much consecutive maps differ.
-    """
+    """Maps averaged over their rows, a column for each frame; below, how much maps change."""
     films = {"observers": trace(human_maps(clip, tuple(study.params.model.size)))}
     films |= {run: trace(study.maps(run, clip)) for run in runs}
     figure = style.blank(f"slices-{clip.name}", 8.4, 0.72 * len(films) + 1.7)

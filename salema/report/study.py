@@ -68,9 +68,8 @@ class Study:
     def scores(self) -> pd.DataFrame:
         """Means over clips with their 95 % intervals, as `evaluate` wrote them.
 
-        A row for each data set, run and metric, in the order of params; columns dataset,
-        split, run, kind ("run" or "baseline"), metric, mean, low, high, clips, frames,
-        skipped, seen, protocol. A baseline that a data set cannot have is absent.
+        Columns: dataset, split, run, kind ("run" or "baseline"), metric, mean, low, high, clips,
+        frames, skipped, seen, protocol. A baseline that a data set cannot have is absent.
         """
         folder, rows = self.params.report_folder / "metrics", []
         counts = ("clips", "frames", "skipped", "seen", "protocol")
@@ -113,9 +112,8 @@ class Study:
     def control(self, run: str) -> str | None:
         """What a run is compared with, so that only one thing differs; None for `static`.
 
-        `static-video` for what was trained on clips: the same frames, steps and loss without
-        a memory. `static` for the `-plain` rows, for which nothing was trained, for the other
-        static networks, and for `static-video` itself.
+        `static-video` (the same frames, steps and loss, no memory) for what was trained on clips,
+        `static` for all others: static networks, `static-video`, and the untrained `-plain` rows.
         """
         placement = self.params.placements.get(run)
         plain = placement is None or placement.static == "plain" or run == "static-video"
@@ -171,9 +169,7 @@ class Study:
 
 
 def time_constant(alpha: float, fps: float = 1.0) -> float:
-    """Seconds in which the weight of a frame falls to 1/e; in frames for `fps` 1.
-
-    `alpha` is the weight of the newest frame, in (0, 1]; 1 has no memory: 0.0 seconds.
+    """Seconds, or frames for `fps` 1, in which a frame's weight falls to 1/e; 0.0 for alpha 1.
 
     Raises:
         ValueError: alpha is outside (0, 1].

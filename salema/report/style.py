@@ -50,10 +50,7 @@ def render(figure: Figure, kind: str) -> bytes:
 
 
 def keep(figure: Figure, folder: Path) -> Image | SVG:
-    """Write a figure into `folder` under its label: with pictures as JPEG, otherwise as SVG.
-
-    Returns what a notebook displays.
-    """
+    """Write a figure under its label, JPEG or SVG; returns what a notebook displays."""
     label = figure.get_label()
     kind = "jpg" if any(axes.images for axes in figure.axes) else "svg"
     data = render(figure, kind)

@@ -38,11 +38,7 @@ def interval(mean: float, low: float, high: float, sign: bool = False) -> str:
 
 
 def grid(table: pd.DataFrame, forms: Mapping[str, str] | str = "") -> str:
-    """A table as Markdown: numbers are right-aligned, a missing value is a dash.
-
-    The index is not shown. `forms` is the format of the numbers, or of the numbers of each column
-    that needs one.
-    """
+    """A table as Markdown, without its index; `forms` are the formats of numbers, by column."""
     head, rule, cells = [], [], []
     for name, values in table.items():
         number = is_numeric_dtype(values)
@@ -81,10 +77,7 @@ def describe(params: Params, run: str) -> str:
 
 
 def answers(study: Study, metric: str = "nss") -> str:
-    """The questions of the study, answered for each data set, as Markdown.
-
-    `metric` decides; the other metrics are named where they decide.
-    """
+    """The questions of the study, answered by `metric` for each data set, as Markdown."""
     parts = [RULE.format(metric=METRICS[metric])]
     for dataset, split in study.params.data.evaluate.items():
         found = study.differences[study.differences.dataset == dataset]
