@@ -89,14 +89,12 @@ class Study:
 
     @cached_property
     def clip_scores(self) -> pd.DataFrame:
-        """The scores of each clip: columns dataset, clip, frames, ..., the metrics, and run."""
+        """The scores of each clip: columns run, dataset, clip, frames, ..., and the metrics."""
         folder = self.params.report_folder / "metrics"
-        columns = ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
-        tables = [
-            from_csv(folder / f"{run}.csv", f"scores of {run}", columns).assign(run=run)
-            for run in self.rows
-        ]
-        return pd.concat(tables, ignore_index=True)
+        keys = ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
+        files = {run: folder / f"{run}.csv" for run in self.rows}
+        tables = {run: from_csv(path, f"scores of {run}", keys) for run, path in files.items()}
+        return pd.concat(tables, names=["run"]).reset_index("run").reset_index(drop=True)
 
     @cached_property
     def differences(self) -> pd.DataFrame:

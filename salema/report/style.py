@@ -37,10 +37,7 @@ def blank(label: str, width: float, height: float, layout: str = "constrained") 
 
 @look()
 def render(figure: Figure, kind: str) -> bytes:
-    """A figure as "svg" or "jpg", without a date, a version or a random id.
-
-    A JPEG has a quarter of the bytes of a PNG, and the reports are kept in git.
-    """
+    """A figure as "svg" or "jpg" (smaller than PNG), without a date, a version or a random id."""
     options = {"metadata": {"Date": None, "Creator": None}}
     if kind == "jpg":
         options = {"dpi": 120, "pil_kwargs": {"quality": 88, "subsampling": 0, "optimize": True}}

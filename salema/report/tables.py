@@ -97,8 +97,7 @@ def legend(study: Study) -> str:
 def cost(model: str, placement: str) -> tuple[int, int]:
     """Parameters and FLOP for one frame of a network, from shapes alone: nothing is computed.
 
-    The frame comes after another one, which a memory remembers; a multiplication and an addition
-    count as two FLOP. Both arguments are JSON, so that the result can be cached.
+    The frame follows another one; an addition is one FLOP. The arguments are JSON, for the cache.
     """
     config = Model.model_validate_json(model)
     with FakeTensorMode(), torch.no_grad():
@@ -212,9 +211,8 @@ def markdown(study: Study) -> str:
 def write(study: Study) -> list[Path]:
     """Write `ablation.md`, `ablation.csv` and `bars.csv`, each whole or not at all.
 
-    `ablation.csv` has a row for each data set, run and metric with the difference to its control
-    and the verdict of the interval; `bars.csv` has the means of each run on the data set that
-    clips are trained on, for `dvc plots`. Returns the three paths.
+    The verdicts of `ablation.csv` are those of the intervals alone. `bars.csv` has the means on the
+    data set that clips are trained on, for `dvc plots`. Returns the three paths.
     """
     params, tidy, found = study.params, study.scores, study.differences
     found = found[found.control == found.run.map(study.control)]

@@ -64,10 +64,11 @@ def describe(params: Params, run: str) -> str:
     if placement.recurrence == "none":
         return "no memory, trained on the same clips"
     name = "EMA" if placement.recurrence == "ema" else "ConvLSTM"
-    learned = "from " if placement.learned else ""
     parts = [
         f"{name} after {' & '.join(map(str, placement.after))}",
-        f"alpha {learned}{placement.alpha:g}" if placement.alpha is not None else "",
+        f"alpha {'from ' * placement.learned}{placement.alpha:g}"
+        if placement.alpha is not None
+        else "",
         "learned" if placement.learned else "",
         "residual" if placement.residual else "",
         f"dropout {placement.dropout}" if placement.dropout != "none" else "",
