@@ -2,29 +2,23 @@
 
 Read in this order; each package imports only from those above it.
 
-    files       the error that users see, atomic writing
+    files       the error that users see, atomic (crash-safe) writing
     params      params.yaml -> frozen models
     media       frames in, maps out: videos, pictures, cameras, overlays
-    data        the official layouts -> clips
-    model       the network and its weights
-    train       one training loop for images and clips
-    predict     a trained model at work: frames -> maps
-    score       metrics, protocols, baselines, intervals
+    data        the official layouts, DHF1K's and others -> clips
+    model       the network: layers, EMA, ConvLSTM, weights files of ours
+    train       one training loop for images and clips, losses, learning rates
+    predict     a trained model at work, ours or an authors' checkpoint: frames -> maps
+    score       metrics, protocols, negatives, baselines, intervals
     report      the ablation table, figures, executed notebooks
     tools       ONNX export, an HTML view, a check of this machine
-
-    model = salema.load()          # the starter weights, or a file
-    maps = model.predict(frames)   # uint8 (T, H, W, 3) RGB -> float32 (T, H, W)
-    salema.metrics.nss(maps[0], fixations)
 
 Source: Linardos et al., "Simple vs complex temporal recurrences for video saliency
 prediction", BMVC 2019 (arXiv 1907.01869).
 """
 
-from collections.abc import Callable
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from salema.predict.load import build, load
@@ -34,7 +28,7 @@ __version__ = "0.1.0"
 __all__ = ["build", "load", "metrics"]
 
 
-def __getattr__(name: str) -> Callable | ModuleType:
+def __getattr__(name: str) -> Any:
     """Import on first use, so that `import salema` reads nothing and costs nothing."""
     if name in ("build", "load"):
         return getattr(import_module("salema.predict.load"), name)

@@ -40,9 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-# ---------------------------------------------------------------------- the options
-
-
 def _chunk(text: str) -> int:
     if (chunk := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {chunk}")
@@ -81,10 +78,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "source": dict(help="a video, a folder of frames or an image"),
     "view --out": dict(type=Path, help="the page (default: <name>.html)"),
     # files of weights
-    "old": dict(help="a checkpoint of the authors, or a file of ours"),
-    "new": dict(help="the .safetensors file to write"),
+    "old": dict(type=Path, help="a checkpoint of the authors, or a file of ours"),
+    "new": dict(type=Path, help="the .safetensors file to write"),
     "--half": dict(action="store_true", help="store fp16, half the size"),
-    "out": dict(help="the .onnx file to write"),
+    "out": dict(type=Path, help="the .onnx file to write"),
     # data sets and scores
     "--dataset": dict(help="DHF1K, Hollywood-2, UCF-sports, SALICON, HEVC33, other, ..."),
     "--root": dict(type=Path, help="parent of the data set's folder (default: $SALEMA_DATA)"),
@@ -181,9 +178,6 @@ def _parser() -> _Parser:
     command("protocols", _protocols, "a run of the study by every protocol", "run")
     command("report", _report, "a notebook, executed into reports/", "notebook --local")
     return parser
-
-
-# ---------------------------------------------------------------------- the commands
 
 
 def _study(parsed: argparse.Namespace) -> "Params":

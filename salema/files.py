@@ -12,10 +12,8 @@ SCRATCH = Path(".salema")  # decoded frames and checkpoints; may be deleted at a
 class SalemaError(ValueError):
     """Bad input, reported in one line. Any public function may raise it.
 
-    Args:
-        message: "<what> <which file or key> (<how to fix it>)", without a prefix.
-        status: Exit status of the command line: 2 for bad usage or data, 1 for work that
-            ended early and kept its results.
+    `message` is "<what> <which file or key> (<how to fix it>)", without a prefix. `status` is that
+    of the command line: 2 for bad usage or data, 1 for work that ended early and kept its results.
     """
 
     def __init__(self, message: str, status: int = 2) -> None:
@@ -23,11 +21,11 @@ class SalemaError(ValueError):
         self.status = status
 
 
-def absent(path: str | Path) -> Path:
+def absent(path: Path) -> Path:
     """A path for new output; an error if something exists there."""
-    if Path(path).exists():
+    if path.exists():
         raise SalemaError(f"{path} exists (choose another name, or remove it)")
-    return Path(path)
+    return path
 
 
 def _remove(path: Path) -> None:

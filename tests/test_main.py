@@ -21,7 +21,7 @@ from test_read import KINDS, ONE, corners, film, noise, quarters, ramp
 from test_sources import tree
 
 import salema
-from salema.__main__ import main
+from salema.__main__ import _parser, main
 from salema.media import read, write
 from salema.model import weights
 from salema.params import Model
@@ -66,7 +66,7 @@ def refused(run, tmp_path):
         status, out, err = run(*arguments, **options)
         assert status == 2, (out, err)
         assert err.startswith("salema: error: ") and err.count("\n") == 1, err
-        assert err.rstrip().endswith(")"), err  # how to mend it
+        assert err.rstrip().endswith(")"), err  # how to fix it
         assert tree(tmp_path) == before
         return err
 
@@ -256,7 +256,7 @@ def test_a_truncated_video_keeps_what_was_decoded_and_ends_with_status_1(run, tm
     assert len(probe(tmp_path / "o.mp4")[2]) == len(maps)
 
 
-def test_an_interruption_ends_with_130_and_says_how_to_go_on(run, tmp_path, monkeypatch):
+def test_an_interruption_ends_with_130_and_says_how_to_resume(run, tmp_path, monkeypatch):
     film(tmp_path / "clip.mp4", ramp(6))
     true = Predictor.step
 
@@ -317,18 +317,18 @@ def test_an_output_never_replaces_what_is_read(refused, tmp_path):
     film(tmp_path / "clip.mp4", ramp(2))
     film(tmp_path / "clip.mkv", ramp(2), "ffv1", "bgr0")
     trees.array(tmp_path / "frames" / "001.png", ramp(1)[0])
-    anew = ["--overwrite"]
-    assert "is a source itself" in refused("predict", "frames", "--out", ".", *anew)
-    assert "is a source itself" in refused("predict", "clip.mp4", "--overlay", "clip.mp4", *anew)
+    again = ["--overwrite"]
+    assert "is a source itself" in refused("predict", "frames", "--out", ".", *again)
+    assert "is a source itself" in refused("predict", "clip.mp4", "--overlay", "clip.mp4", *again)
     gray = ["--format", "gray", "--out", "."]
-    assert "is a source itself" in refused("predict", "clip.mkv", *gray, *anew)
+    assert "is a source itself" in refused("predict", "clip.mkv", *gray, *again)
 
 
 def test_maps_that_exist_stay_until_new_ones_are_there(run, refused, tmp_path):
     film(tmp_path / "clip.mp4", ramp(2))
     assert run("predict", "clip.mp4", "--out", "maps")[0] == 0
     again = ["predict", "clip.mp4", "--out", "maps", "--overwrite", "--overlay", "o.mp4"]
-    assert "no color map 'trubo'" in refused(*again, "--colormap", "trubo")
+    assert "unknown color map 'trubo'" in refused(*again, "--colormap", "trubo")
     assert len(tree(tmp_path / "maps")) == 2
 
 
@@ -394,7 +394,7 @@ def test_a_bad_source_among_good_ones_is_told_before_anything_is_made(refused, t
 def test_bad_options_get_one_line(refused, tmp_path):
     film(tmp_path / "a.mp4", ramp(2))
     film(tmp_path / "b.mp4", ramp(2))
-    assert "did you mean 'turbo'" in refused("predict", "a.mp4", "--overlay", "o.mp4",
+    assert "did you mean turbo" in refused("predict", "a.mp4", "--overlay", "o.mp4",
                                              "--colormap", "trubo")  # fmt: skip
     assert "--opacity" in refused("predict", "a.mp4", "--opacity", "2")
     assert "--chunk" in refused("predict", "a.mp4", "--chunk", "0")
@@ -539,6 +539,41 @@ def test_export_writes_the_step_in_float32(run, refused, tmp_path, file):
     session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
     assert [value.name for value in session.get_inputs()] == ["frame", "memory_30", "seen_30"]
     assert "step.onnx exists" in refused("export", "step.onnx", "--weights", file)
+
+
+def test_every_option_has_a_help_text_and_shows_its_default(run):
+    (commands,) = [a.choices for a in _parser()._actions if isinstance(a.choices, dict)]
+    for parser in commands.values():
+        for one in (parser, *parser.modes.values()):
+            assert all(action.help for action in one._actions)
+    out = " ".join(run("predict", "--help", at=None)[1].split())
+    assert "--precision {auto,fp32,bf16}" in out and out.count("(default: auto)") == 4
+    assert "no map depends on it (default: 16)" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "lacking", "told"),
+    [
+        (
+            ["report", "01_data"],
+            "papermill",
+            "reports need papermill (pip install 'salema[study]')",
+        ),
+        (
+            ["export", "step.onnx"],
+            "onnx",
+            "ONNX needs one more package (pip install salema[export])",
+        ),
+        (["index"], "dvc", "no such file: params.yaml (run inside a clone, or pass --params)"),
+    ],
+)
+def test_a_plain_install_says_in_one_line_what_a_command_lacks(
+    refused, file, monkeypatch, words, lacking, told
+):
+    monkeypatch.setitem(sys.modules, lacking, None)
+    monkeypatch.delitem(sys.modules, "salema.report.execute", raising=False)
+    words += ["--weights", file] if words[0] == "export" else []
+    assert told in refused(*words, at=None)
 
 
 def test_doctor_says_something_and_ends_with_0_or_1(run):

@@ -27,7 +27,7 @@ VERSION = 1  # of what `_rows` makes of a source
 
 
 class SourceArray:
-    """What a cached array would hold, read from the source each time: `array[i]`, `array[a:b]`.
+    """What a cached array would hold, read from the source each time: a loop, `array[a:b]`.
 
     A slice that begins where the last one stopped continues reading; any other starts again.
     """
@@ -43,14 +43,11 @@ class SourceArray:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: int | slice) -> np.ndarray:
-        if not isinstance(index, slice):
-            if not 0 <= index < len(self):
-                raise IndexError(f"frame {index} of {len(self)}")
-            return self[index : index + 1][0]
-        start, stop, step = index.indices(len(self))
-        if step != 1:
-            raise IndexError(f"a step of {step} in frames that are read in order")
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._read(0)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(len(self))
         if start != self._at:
             self._rows, self._at = self._read(start), start
         rows = list(islice(self._rows, max(stop - start, 0)))

@@ -73,10 +73,8 @@ def write(root: Path, params: Params) -> Path:
     needs = wanted(params)
     missing = [f"{name} ({SETS[name].source})" for name in needs if not (root / name).is_dir()]
     if missing:
-        raise SalemaError(
-            f"profile {params.profile}: the folder {root} lacks {', '.join(missing)}; nothing is "
-            "trained (put them there, or set data.root or SALEMA_DATA to where they are)"
-        )
+        fix = "put them there, or set data.root or SALEMA_DATA to where they are"
+        raise SalemaError(f"profile {params.profile}: {root} lacks {', '.join(missing)} ({fix})")
     manifest, _ = scan(root, needs)
     for reason in obstacles(manifest):
         raise SalemaError(f"profile {params.profile} cannot run in {root}: {reason} (--check)")
@@ -145,13 +143,14 @@ def obstacles(manifest: dict) -> list[str]:
         for split, part in entry["splits"].items():
             if not part["clips"]:
                 reasons.append(f"{dataset} {split}: no clip can be used")
-            elif split not in SETS[dataset].unannotated and not _total(part, "annotated"):
+            elif split not in SETS[dataset].unannotated and not _totals(part)[1]:
                 reasons.append(f"{dataset} {split}: no ground truth")
     return reasons
 
 
-def _total(part: dict, column: str) -> int:
-    return sum(clip[column] for clip in part["clips"].values())
+def _totals(part: dict) -> list[int]:
+    clips = part["clips"].values()
+    return [sum(clip[column] for clip in clips) for column in ("frames", "annotated")]
 
 
 def table(manifest: dict, problems: Sequence[Problem], most: int = 20) -> str:
@@ -161,8 +160,8 @@ def table(manifest: dict, problems: Sequence[Problem], most: int = 20) -> str:
         for split, part in entry["splits"].items():
             mine = sum((problem.dataset, problem.split) == (dataset, split) for problem in problems)
             expected = "-" if part["expected"] is None else part["expected"]
-            totals = (_total(part, "frames"), _total(part, "annotated"), part["dropped_fixations"])
-            rows.append((dataset, split, *map(str, (len(part["clips"]), expected, *totals, mine))))
+            cells = (len(part["clips"]), expected, *_totals(part), part["dropped_fixations"], mine)
+            rows.append((dataset, split, *map(str, cells)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     layout = "  ".join(f"{{:{'<' if i < 2 else '>'}{width}}}" for i, width in enumerate(widths))
     lines = [layout.format(*row) for row in rows] + list(map(str, problems[:most]))

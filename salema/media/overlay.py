@@ -1,6 +1,5 @@
 """The map in color over its frame: an mp4 that browsers play, with the sound of the source."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from salema.files import SalemaError, atomic
 from salema.media.image import fit
 from salema.media.read import FALLBACK_FPS
 from salema.media.write import Video, Write, container, picture, to_byte
+from salema.params import choose
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)  # Hz
@@ -22,11 +22,8 @@ SECONDS_BETWEEN_KEYS = 2  # a player can jump to any key frame
 def color_table(name: str) -> np.ndarray:
     """OpenCV's color map of that name in lower case ("turbo") as uint8 (256, 3) RGB."""
     known = [key[9:].lower() for key in dir(cv2) if key.startswith("COLORMAP_")]
-    if name.lower() not in known:
-        near = (difflib.get_close_matches(name.lower(), known, 1) or ["turbo"])[0]
-        raise SalemaError(f"no color map '{name}' (did you mean '{near}'? {', '.join(known)})")
-    ramp = np.arange(256, dtype=np.uint8)[:, None]
-    colors = cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{name.upper()}"))
+    kind = getattr(cv2, f"COLORMAP_{choose(name.lower(), known, 'color map').upper()}")
+    colors = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], kind)
     return np.ascontiguousarray(colors[:, 0, ::-1])
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from salema.files import SalemaError, atomic
 from salema.media.image import fit
 from salema.media.read import FALLBACK_FPS, Frame
+from salema.params import choose
 
 Write = Callable[[np.ndarray, Frame], None]
 SUFFIX = {"png": "", "gray": ".mkv", "npy": ".npy"}  # by format; a folder has none
@@ -50,13 +51,12 @@ def open(
     path: Path, form: str, size: tuple[int, int], fps: float | None, bits=8, replace=False
 ) -> AbstractContextManager[Write]:
     """The writer of a format: "png" (a folder), "gray" (one video) or "npy" (one array)."""
-    if form == "png":
-        return png(path, size, bits, replace)
-    if form == "gray":
-        return gray(path, size, fps, bits)
-    if form == "npy":
-        return npy(path, size)
-    raise SalemaError(f"unknown format {form!r} (choose png, gray or npy)")
+    match choose(form, SUFFIX, "format"):
+        case "png":
+            return png(path, size, bits, replace)
+        case "gray":
+            return gray(path, size, fps, bits)
+    return npy(path, size)
 
 
 @contextmanager

@@ -82,11 +82,9 @@ class EMA(nn.Module):
 class ConvLSTM(nn.Module):
     """Convolutional LSTM with one 3x3 convolution for all gates, in the order i, f, o, g.
 
-    The half of the gates that depends on the input is one convolution over the whole
-    chunk; only the half that depends on the hidden state walks over time.
-
-    The input has `channels`, and both parts of the state have `hidden` channels. `decode` says
-    which part is the output: "cell", as in the released code, or "hidden".
+    The half of the gates that depends on the input is one convolution over the whole chunk; only
+    the half that depends on the hidden state walks over time. The input has `channels`, both parts
+    of the state have `hidden`. `decode` is the output: "cell", as in the original, or "hidden".
 
     Source: Shi et al., NeurIPS 2015; initialisation and decoded cell: Linardos et al., 2019.
     """

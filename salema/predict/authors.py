@@ -3,10 +3,9 @@
 Their files hold neither the placement nor, mostly, the alpha: both must be given. Nothing in
 them is ever executed: `torch.load(weights_only=True)`.
 
-Formats: SalGAN and SalBCE (`salgan.<i>.*`, or bare `<i>.*`), SalEMA (with an `alpha` that
-is a logit, from April 2019 on, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56
-(`Gates.*`, `final_convs.*`); below `state_dict` or bare, with or without `module.`, with or
-without optimizer state.
+Formats: SalGAN and SalBCE (`salgan.<i>.*`, or bare `<i>.*`), SalEMA (with an `alpha` that is a
+logit, from April 2019 on, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56 (`Gates.*`,
+`final_convs.*`); with or without `state_dict`, `module.` and optimizer state.
 """
 
 import re
@@ -33,10 +32,8 @@ FINAL_LAYERS = (56, 58, 60)
 def load(path: str | Path, placement: Placement | None, alpha: float | None) -> SaliencyModel:
     """One of the authors' `.pt` files as a model in float32 on the CPU.
 
-    Args:
-        path: The file.
-        placement: The place of the recurrence in training; None is an error.
-        alpha: Effective weight of the newest frame, for EMA files without one.
+    `placement` is that of its training (None is an error); `alpha` is the effective weight of the
+    newest frame, for EMA files without one.
     """
     path = Path(path)
     tensors = _tensors(path)

@@ -16,12 +16,9 @@ ONE = [1, 1]  # stride, padding and dilation
 
 
 def replace(layers: nn.Sequential, apart: Collection[int], dtype: torch.dtype) -> None:
-    """Replace layers by faster equivalents, in place.
+    """Replace layers, in float32 on the CPU, by equivalents that work in `dtype`, in place.
 
-    Args:
-        layers: On the CPU, in float32 and without gradients.
-        apart: Layers with a memory after them: they and their neighbours stay as they are.
-        dtype: The type that the equivalents work in.
+    `apart` are layers with a memory after them: they and their neighbours stay as they are.
     """
     for index in range(len(layers)):  # one by one: a layer's memory is free once it is replaced
         if isinstance(layers[index], nn.MaxPool2d):

@@ -16,12 +16,9 @@ from salema.predict.predictor import Predictor
 def build(
     placement: str | Placement = "ema30", width: float = 1.0, config: Model | None = None
 ) -> Predictor:
-    """A model with random weights, in float32 on the CPU.
+    """A model with random weights, in float32 on the CPU, with `width` times SalGAN's channels.
 
-    Args:
-        placement: A name (see `salema.params.named`) or a `Placement`.
-        width: Times SalGAN's channels.
-        config: The whole configuration of the static network, instead of `width`.
+    `placement` may be a name (see `params.named`); `config` is the whole static network's.
     """
     placement = named(placement) if isinstance(placement, str) else placement
     return Predictor(SaliencyModel(config or Model(width=width), placement), "cpu", "fp32")
@@ -118,14 +115,14 @@ def identity(predictor: Predictor) -> dict:
 
 
 def convert(
-    old: str | Path,
-    new: str | Path,
+    old: Path,
+    new: Path,
     placement: str | None = None,
     alpha: float | None = None,
     half: bool = False,
 ) -> Path:
     """Write an authors' checkpoint (or a file of ours) as a weights file of ours; returns it."""
-    new = absent(new)
+    absent(new)
     network, card = read(old, placement, alpha)
     weights.save(network, new, card, half)
     return new

@@ -19,7 +19,6 @@ from salema.model.layers import LOGITS
 from salema.model.network import SaliencyModel, State
 from salema.model.recurrence import EMA
 from salema.model.weights import Card
-from salema.params import Model, Placement
 from salema.predict import cpu
 
 # Bytes of the largest activation on a CPU. Larger ones leave the cache, and glibc returns their
@@ -57,34 +56,17 @@ class Predictor:
         card: Card | None = None,
     ) -> None:
         self.network, self.chunk, self.card = network, chunk, card or Card()
+        self.config, self.placement = network.config, network.placement
+        self.size: tuple[int, int] = tuple(network.config.size)  # (H, W) of input and maps
         self.device = pick_device(device)
         self.precision = pick_precision(precision, self.device)
+        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.at_once = ON_GPU
         if self.device.type == "cpu":
             channels = getattr(network.layers[0], "largest", network.widths[0])
             largest = channels * self.size[0] * self.size[1] * self._dtype.itemsize
             self.at_once = max(1, IN_CACHE // largest)
         self.reset()
-
-    @property
-    def config(self) -> Model:
-        """The configuration of the static network."""
-        return self.network.config
-
-    @property
-    def placement(self) -> Placement:
-        """Where the recurrence is."""
-        return self.network.placement
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(H, W) of the network's input, and of maps at the model's size."""
-        height, width = self.network.config.size
-        return height, width
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @cached_property
     def prepared(self) -> SaliencyModel:
@@ -100,25 +82,15 @@ class Predictor:
         network.assemble()
         return network
 
-    # ------------------------------------------------------------------ chunk by chunk
-
     def reset(self) -> None:
         """Empty the memory: the next `step` starts a clip."""
         self.state: State | None = None  # of the memory after the last `step`
         self._shape: Shape = ()
 
     def step(self, frames: np.ndarray) -> np.ndarray:
-        """Maps of the next frames of a clip; continues `state`.
+        """Maps of the next frames of a clip, at the model's size; continues `state`.
 
-        Args:
-            frames: uint8 (T, H, W, 3) RGB. Frames of another size than those before start a
-                new clip.
-
-        Returns:
-            float32 (T, h, w) in [0, 1] at the model's size, raw: the scale is the network's.
-
-        Raises:
-            ValueError: The frames are not uint8 (T, H, W, 3).
+        As `predict`, but frames of another size than those before start a new clip.
         """
         _check(frames)
         if frames.shape[1:] != self._shape:
@@ -150,8 +122,6 @@ class Predictor:
     def fit(self, frame: np.ndarray) -> np.ndarray:
         """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
         return fit(frame, self.size)
-
-    # ------------------------------------------------------------------ whole sources
 
     def predict(self, frames: np.ndarray, size: str = "source") -> np.ndarray:
         """Maps of a whole clip, in one call.

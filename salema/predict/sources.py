@@ -21,12 +21,13 @@ from salema.data import Clip
 from salema.files import SalemaError, absent, atomic
 from salema.media import overlay, read, write
 from salema.media.read import Frame, Source
-from salema.media.threads import Behind
+from salema.media.threads import behind
 from salema.media.write import Write
 from salema.params import Params, choose
 from salema.predict.load import load
 from salema.predict.predictor import Predictor
 
+Images = Iterable[np.ndarray]
 Pairs = Iterable[tuple[Frame, np.ndarray]]  # frames with their maps
 Outputs = list[tuple[AbstractContextManager[Write], bool]]  # writers; whether maps stay raw
 
@@ -63,10 +64,10 @@ def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool =
             for put, raw in writes:
                 put(saliency if raw else write.min_max(saliency), frame)
 
-        behind = stack.enter_context(Behind(write_all, depth))
+        hand_over = stack.enter_context(behind(write_all, depth))
         try:
             for frame, saliency in pairs:
-                behind(saliency, frame)
+                hand_over(saliency, frame)
                 done += 1
         except KeyboardInterrupt:
             if not endless:
@@ -74,9 +75,6 @@ def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool =
         if done == 0:
             raise SalemaError(f"no frame could be read: {name} (check the source)")
     return done
-
-
-# ---------------------------------------------------------------------- sources
 
 
 def predict_sources(predictor: Predictor, names: list[str], output: Output) -> int:
@@ -158,9 +156,6 @@ def _only_maps(path: Path) -> None:
             raise SalemaError(f"{path} holds {item.name} too (choose another --out)")
 
 
-# ---------------------------------------------------------------------- data sets
-
-
 def predict_run(params: Params, run: str) -> Path:
     """The study: maps of every clip that a run is scored on; returns the folder.
 
@@ -191,12 +186,7 @@ def predict_run(params: Params, run: str) -> Path:
 
 
 def predict_clip(
-    predictor: Predictor,
-    clip: Clip,
-    images: Iterable[np.ndarray],
-    path: Path,
-    form: str,
-    bits: int = 8,
+    predictor: Predictor, clip: Clip, images: Images, path: Path, form: str, bits: int = 8
 ) -> int:
     """Maps of a clip's images at the model's size, under its frames' names; returns how many.
 
@@ -218,11 +208,10 @@ def predict_dataset(
 ) -> int:
     """The original's inference: maps of a data set in its folders; returns the status.
 
-    DHF1K and others: `<folder>/<name>_predictions/<clip>/<frame>.png`; Hollywood-2 and
-    UCF-sports: `<folder>/<set>/testing/<shot>/<name>_predictions/<frame>.png`. Existing clips
-    are skipped unless `overwrite`, so that an interrupted run can be resumed. A clip with a
-    broken frame gets a line and no maps, and the status is 1. `about`, see `load.identity`, is
-    written to `<folder>/<name>_predictions.json`.
+    They are in `<folder>/<name>_predictions/<clip>/<frame>.png`; of Hollywood-2 and UCF-sports in
+    `<folder>/<set>/testing/<shot>/<name>_predictions/`. Existing clips are skipped unless
+    `overwrite`, so an interrupted run can be resumed. A clip with a broken frame gets a line and no
+    maps; the status is 1. `about` (see `load.identity`) goes into `<name>_predictions.json`.
     """
     if about is not None:
         _record(folder / f"{name}_predictions.json", about, overwrite)
@@ -275,10 +264,9 @@ def submission(folder: Path, clips: list[Clip], path: Path) -> None:
     """Zip PNG maps as DHF1K's server takes them: `<clip>/<frame>.png`, four digits each."""
     with atomic(absent(path)) as part, zipfile.ZipFile(part, "w") as archive:
         for clip in clips:
-            inner = folder / clip.name
-            pictures = sorted(inner.glob("*.png"))
+            pictures = sorted((folder / clip.name).glob("*.png"))
             if len(pictures) != clip.n_frames:
-                what = f"{len(pictures)} of {clip.n_frames} maps in {inner}"
+                what = f"{len(pictures)} of {clip.n_frames} maps in {folder / clip.name}"
                 raise SalemaError(f"{what} (predict this clip again)")
             for picture in pictures:
                 archive.write(picture, f"{int(clip.name):04d}/{int(picture.stem):04d}.png")

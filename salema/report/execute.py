@@ -29,8 +29,8 @@ def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
     """Run a notebook, given by its name in `notebooks/` or a path; returns its page in the report.
 
     Times, ids and addresses are removed, so that a second run writes the same bytes. If a cell
-    fails, nothing is written and the error names the cell. The notebook gets the profile of
-    `params` and `local` (see `Study`) as parameters.
+    fails, nothing is written and the error names the cell. `notebook` is a name in `notebooks/` or
+    a path, the profile and `local` (see `Study`) are its parameters. Returns the page.
     """
     path = Path(notebook)
     if path.suffix != ".ipynb":

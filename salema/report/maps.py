@@ -68,7 +68,7 @@ def human_maps(clip: Clip, size: tuple[int, int]) -> Iterator[np.ndarray]:
 
 
 def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Maps (h, w) -> (w, T) means over their rows, and (T - 1,) mean absolute changes."""
+    """The mean over each map's rows, (w, T), and how much consecutive maps differ, (T - 1,)."""
     before = next(maps)
     profile, change = [before.mean(0)], []
     for now in maps:
@@ -79,7 +79,7 @@ def trace(maps: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def flicker(study: Study, clips: list[Clip], runs: list[str]) -> str:
-    """Mean absolute difference of consecutive maps, as Markdown; no clips of one frame."""
+    """Mean absolute difference of consecutive maps as Markdown: runs by clips of several frames."""
     moving = [clip for clip in clips if clip.n_frames > 1]
     rows = []
     for run in runs:

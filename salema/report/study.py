@@ -16,12 +16,10 @@ from salema import data
 from salema.data import Clip
 from salema.files import SalemaError
 from salema.params import Params, read
-from salema.score import protocols
 from salema.score.maps import Maps
+from salema.score.protocols import METRICS
 from salema.score.statistics import paired_bootstrap, sign_flip
 
-NAMES = ("AUC-J", "s-AUC", "NSS", "CC", "SIM", "KLD")
-METRICS = dict(zip(protocols.METRICS, NAMES, strict=True))
 SIGN = dict.fromkeys(METRICS, 1) | {"kld": -1}  # times a difference: positive is better
 # With fewer clips, differences that are all of one sign come up by chance more than once in 20.
 FEW_CLIPS = 6
@@ -110,8 +108,8 @@ class Study:
     def control(self, run: str) -> str | None:
         """What a run is compared with, so that only one thing differs; None for `static`.
 
-        `static-video` (the same frames, steps and loss, no memory) for what was trained on clips,
-        `static` for all others: static networks, `static-video`, and the untrained `-plain` rows.
+        `static-video` for what was trained on clips: the same frames, steps and loss without a
+        memory. `static` for the `-plain` rows, other static networks, and `static-video` itself.
         """
         placement = self.params.placements.get(run)
         plain = placement is None or placement.static == "plain" or run == "static-video"
@@ -121,12 +119,10 @@ class Study:
     def compare(self, pairs: list[tuple[str, str]]) -> pd.DataFrame:
         """Differences of pairs (run, control) over the same clips.
 
-        Columns: dataset, run, control, metric, difference, low, high (its 95 % bootstrap
-        interval), clips, verdict, p (of the sign-flip test over the clips), finding.
-        The verdict is "better" or "worse" where the interval leaves out 0, "open" where it
-        holds 0, "equal" where the scores of every clip are the same, "few" where fewer than
-        `FEW_CLIPS` clips have both scores. The finding is the verdict, but "open" where the
-        interval leaves out 0 and p is 0.05 or more.
+        Columns: dataset, run, control, metric, difference, low, high (95 % bootstrap), clips,
+        verdict, p (sign-flip test), finding. The verdict is "better" or "worse" where the interval
+        leaves out 0, "open" where it holds 0, "equal" if all scores are the same, "few" for fewer
+        than `FEW_CLIPS` clips. The finding is the verdict, but "open" if p is 0.05 or more.
         """
         scores = dict(list(self.clip_scores.set_index("clip").groupby(["run", "dataset"])))
         rows, seed = [], self.params.seed
@@ -167,11 +163,7 @@ class Study:
 
 
 def time_constant(alpha: float, fps: float = 1.0) -> float:
-    """Seconds, or frames for `fps` 1, in which a frame's weight falls to 1/e; 0.0 for alpha 1.
-
-    Raises:
-        ValueError: alpha is outside (0, 1].
-    """
+    """Seconds in which a frame's weight falls to 1/e; in frames for `fps` 1, 0.0 for `alpha` 1."""
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must be in (0, 1], not {alpha}")
     return 0.0 if alpha == 1 else -1 / (fps * math.log1p(-alpha))

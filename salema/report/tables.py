@@ -211,8 +211,9 @@ def markdown(study: Study) -> str:
 def write(study: Study) -> list[Path]:
     """Write `ablation.md`, `ablation.csv` and `bars.csv`, each whole or not at all.
 
-    The verdicts of `ablation.csv` are those of the intervals alone. `bars.csv` has the means on the
-    data set that clips are trained on, for `dvc plots`. Returns the three paths.
+    `ablation.csv` has a row for each data set, run and metric with the difference to its control
+    and the verdict of the interval; `bars.csv` has each run's means on the set of the training
+    clips, for `dvc plots`. Returns the three paths.
     """
     params, tidy, found = study.params, study.scores, study.differences
     found = found[found.control == found.run.map(study.control)]

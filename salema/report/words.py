@@ -7,6 +7,7 @@ from pandas.api.types import is_numeric_dtype
 
 from salema.params import Params
 from salema.report.study import FEW_CLIPS, METRICS, SIGN, Study
+from salema.report.style import ASSETS
 
 BASELINES = {
     "chance": "a constant map; does not use the picture",
@@ -18,18 +19,6 @@ LOSSES = {"bce": "BCE", "bce-adversarial": "BCE + adversarial", "metrics": "the 
 STATIC = {"plain": "nothing trained", "frozen": "static part frozen"}
 FINDINGS = {"better": "better", "worse": "worse", "open": "undecided"}
 FINDINGS |= {"equal": "the same scores", "few": "too few clips"}
-SYNTHETIC = """\
-> **Synthetic data.** A program drew the pictures and the gaze of the profile `sample`. These
-> numbers show that the study runs from end to end. They are no evidence about people, nor about
-> which memory is better on real video.
-
-"""
-RULE = """\
-Each answer compares the {metric} of two rows over the same clips. A row is *better* or *worse* \
-where the 95 % interval of the difference leaves out 0 and p of the sign-flip test over the clips \
-is below 0.05; otherwise the comparison is *undecided*. The best of many rows looks better than it \
-is, because it was selected.
-"""
 
 
 def interval(mean: float, low: float, high: float, sign: bool = False) -> str:
@@ -51,7 +40,7 @@ def grid(table: pd.DataFrame, forms: Mapping[str, str] | str = "") -> str:
 
 def notice(study: Study) -> str:
     """What a reader must know first, as Markdown; "" for real data."""
-    return SYNTHETIC if study.synthetic else ""
+    return (ASSETS / "synthetic.md").read_text("utf-8") if study.synthetic else ""
 
 
 def describe(params: Params, run: str) -> str:
@@ -78,8 +67,11 @@ def describe(params: Params, run: str) -> str:
 
 
 def answers(study: Study, metric: str = "nss") -> str:
-    """The questions of the study, answered by `metric` for each data set, as Markdown."""
-    parts = [RULE.format(metric=METRICS[metric])]
+    """The questions of the study, answered for each data set, as Markdown.
+
+    `metric` decides; the other metrics are named where they decide.
+    """
+    parts = [(ASSETS / "rule.md").read_text("utf-8").format(metric=METRICS[metric])]
     for dataset, split in study.params.data.evaluate.items():
         found = study.differences[study.differences.dataset == dataset]
         if found.empty:

@@ -124,9 +124,8 @@ def auc_judd(saliency: np.ndarray, fixations: np.ndarray) -> float:
 def auc_shuffled(saliency: np.ndarray, fixations: np.ndarray, negatives: np.ndarray) -> float:
     """Area under the ROC curve of the fixations against fixations of other clips.
 
-    The exact area in [0, 1]: 0.5 is chance, higher is better. A map that only knows the centre
-    bias scores about 0.5. The protocol determines which fixations are the negatives (see
-    `salema.score.negatives`); they may overlap the fixations.
+    The exact area in [0, 1]: 0.5 is chance, also for a map of the centre bias; higher is better.
+    The protocol determines the negatives (see `negatives`), which may overlap the fixations.
 
     Source: Tatler, Baddeley and Gilchrist, Vision Research 45(5), 2005.
     """

@@ -5,9 +5,8 @@
     salema2019   the Python code of SalEMA's authors
     hevc33-peer  the published scores of other models on HEVC33
 
-A table in `docs/scoring.md` compares them line by line, and `negatives` describes the negatives.
-`Protocol.negatives` draws those of one clip (they are small: send them to a worker);
-`Protocol.score` scores one frame.
+A table in `docs/scoring.md` compares them line by line. `Protocol.negatives` draws the negatives
+of one clip (see `negatives`; small, for a worker), and `Protocol.score` scores one frame.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -42,10 +42,7 @@ def bootstrap(
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, n: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of a - b, (K,) values of two models on the same clips, with its 95 % interval.
-
-    The two models differ on these clips if the interval does not contain zero.
-    """
+    """Mean of a - b, (K,) values of two models on the same clips, with its 95 % interval."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired values must be of the same clips, not {a.shape} and {b.shape}")
@@ -57,15 +54,8 @@ def sign_flip(first: np.ndarray, second: np.ndarray, seed: int = 0) -> float:
 
     If neither model were better, each difference would be as likely with the opposite sign. p is
     the share of sign patterns whose mean is at least as far from 0 as the observed mean: of all
-    patterns for up to 14 clips, beyond that of the observed one and 10,000 drawn ones.
-
-    Args:
-        first: (K,) one value per clip.
-        second: (K,) the values of the other model, in the same order of clips.
-        seed: The same seed draws the same patterns.
-
-    Raises:
-        ValueError: The lengths differ, there is no clip, or a value is not finite.
+    patterns for up to 14 clips, beyond that of the observed one and 10,000 drawn by the seed.
+    ValueError if the lengths (K,) differ, if there is no clip, or if a value is not finite.
 
     Source: Fisher, The Design of Experiments, 1935.
     """

@@ -16,7 +16,7 @@ OPENCVS = ("opencv-python", OPENCV, "opencv-contrib-python", "opencv-contrib-pyt
 
 
 def report() -> int:
-    """Print a line for each check; 0 if `salema predict` would work, else 1.
+    """Print a line for each check; returns 0 if `salema predict` would work, else 1.
 
     Marks: `ok`; `no`: nothing can be predicted without it; `--`: only some commands need it.
     """
@@ -31,8 +31,9 @@ def report() -> int:
             mark = mark if error.status == 2 else "--"
             text = " -> ".join(str(error).removesuffix(")").rsplit(" (", 1))
         except ModuleNotFoundError as error:
-            package = OPENCV if error.name == "cv2" else error.name
-            text = f"{error.name} is not installed -> pip install {package}"
+            module = str(error.name).partition(".")[0]
+            package = OPENCV if module == "cv2" else module
+            text = f"{module} is not installed -> pip install {package}"
         except Exception as error:  # the other checks still run, whatever happens
             text = f"{type(error).__name__}: {error} -> reinstall it"
         status = 1 if mark == "no" else status

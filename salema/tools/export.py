@@ -85,7 +85,7 @@ class _Step(nn.Module):
         return maps[:, 0], *(part for pair in state.memories.values() for part in pair)
 
 
-def export(network: SaliencyModel, out: str | Path, card: Card | None = None) -> Path:
+def export(network: SaliencyModel, out: Path, card: Card | None = None) -> Path:
     """Write a network as ONNX, in float32; returns the path.
 
     Inputs are `frame` uint8 (1, H, W, 3) and, for each recurrence after layer L, `memory_L`
@@ -93,7 +93,7 @@ def export(network: SaliencyModel, out: str | Path, card: Card | None = None) ->
     (1, H, W) and the same parts as `next_*`. The static network has only `frame` and `map`,
     and takes any number of frames.
     """
-    out = absent(out)
+    absent(out)
     if network.placement.dropout == "always" and network.placement.after:
         raise SalemaError("ONNX lacks the draws of `dropout: always` (export another placement)")
     try:

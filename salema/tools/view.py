@@ -1,8 +1,7 @@
 """One self-contained HTML page for a video: player, curves over time, contact sheet.
 
-The page needs no network, and forbids the browser to use it. Its film holds three panes,
-one below the other (source, map, overlay), so that they cannot get out of step; the page
-draws two of them at a time, left and right of a line that can be moved.
+The page needs no network, and forbids the browser to use it. Its film holds three panes (source,
+map, overlay) in each picture; the page draws two, left and right of a line that can be moved.
 """
 
 import base64
@@ -191,8 +190,7 @@ def _line(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def _thumbnail(moment: float, data: bytes) -> str:
-    image = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
-    time = _clock(moment)
+    image, time = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", _clock(moment)
     picture = f'<img src="{image}" alt="Overlay at {time}"><time>{time}</time>'
     return f'<li><button type="button" value="{moment:.4f}">{picture}</button></li>'
 

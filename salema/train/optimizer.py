@@ -53,9 +53,8 @@ def make_optimizer(network: SaliencyModel, settings: Training) -> Optimizer:
 def make_schedule(optimizer: Optimizer, settings: Training, steps: int) -> LRScheduler | None:
     """The learning-rate schedule for a training of `steps` steps of the optimizer.
 
-    "one-cycle" rises from 1/25 of each group's rate to the rate in 15% of the steps, and then
-    falls to almost 0. "plateau" divides the rates by 10 after more than five epochs in which the
-    validation loss does not improve. "constant" is None.
+    "one-cycle" rises from 1/25 of each rate to the rate in 15% of the steps, then falls to almost
+    0. "plateau" divides by 10 after over five epochs without a better validation loss.
     """
     match settings.schedule:
         case "one-cycle":

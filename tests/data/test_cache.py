@@ -163,7 +163,7 @@ def test_without_budget_the_source_is_read_each_time(tmp_path, clip):
         assert other.shape == one.shape and len(other) == 5 and other.dtype == one.dtype
         for part in (slice(0, 2), slice(2, 4), slice(4, 9), slice(1, 3), slice(3, 3)):
             assert np.array_equal(one[part], other[part]), (kind, part)
-        assert np.array_equal(one[3], other[3])
+        assert np.array_equal(one, list(other))
 
 
 def test_slices_in_order_read_the_source_once():
@@ -177,10 +177,7 @@ def test_slices_in_order_read_the_source_once():
     assert [frames[i : i + 2].ravel().tolist() for i in (0, 2, 4)] == [[0, 1], [2, 3], [4, 5]]
     assert starts == [0]
     assert frames[1:3].ravel().tolist() == [1, 2] and starts == [0, 1]
-    with pytest.raises(IndexError):
-        frames[6]
-    with pytest.raises(IndexError):
-        frames[::2]
+    assert [int(row[0, 0]) for row in frames] == [0, 1, 2, 3, 4, 5]
 
 
 def test_few_maps_are_kept_and_the_others_opened_again(tmp_path, clip, monkeypatch):

@@ -20,7 +20,7 @@ def test_color_tables_are_rgb():
 
 
 def test_a_misspelt_color_map_gets_the_nearest_name():
-    with pytest.raises(SalemaError, match=r"no color map 'trubo' .did you mean 'turbo'"):
+    with pytest.raises(SalemaError, match=r"unknown color map 'trubo' .did you mean turbo"):
         color_table("trubo")
 
 
@@ -137,7 +137,7 @@ def test_an_overlay_may_be_one_picture(tmp_path):
     [
         ("overlay.xyz", {}, r"name it \.mp4, \.png or \.jpg"),
         ("overlay.mp4", {"opacity": 60}, "opacity must be from 0 to 1"),
-        ("overlay.mp4", {"colormap": "trubo"}, "no color map 'trubo'"),
+        ("overlay.mp4", {"colormap": "trubo"}, "unknown color map 'trubo'"),
     ],
 )
 def test_an_overlay_that_cannot_be_made_is_refused(tmp_path, name, options, message):

@@ -91,7 +91,7 @@ def test_every_format_resizes_its_maps_to_the_size_asked_for(tmp_path, form):
 
 
 def test_an_unknown_format_is_refused(tmp_path):
-    with pytest.raises(SalemaError, match=r"unknown format 'tiff' .choose png, gray or npy"):
+    with pytest.raises(SalemaError, match=r"unknown format 'tiff' .choose one of png, gray, npy"):
         write.open(tmp_path / "a", "tiff", SIZE, 25)
 
 

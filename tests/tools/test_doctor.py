@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-import salema
 from salema.files import SalemaError
 from salema.model import weights
 from salema.model.network import SaliencyModel
@@ -20,7 +19,6 @@ def starter(tmp_path, monkeypatch):
     network = SaliencyModel(Model(size=[32, 48], width=0.125), named("ema30"))
     weights.save(network, path, weights.Card())
     monkeypatch.setattr(weights, "STARTER", path)
-    monkeypatch.setattr(salema, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.chdir(tmp_path)
     return path
 
@@ -89,7 +87,7 @@ def test_weights_that_are_broken_are_told_and_do_not_stop_the_report(told, start
 
 
 @pytest.mark.parametrize(
-    ("module", "error", "line", "mend"),
+    ("module", "error", "line", "fix"),
     [
         ("torch", missing("torch"), "torch", "pip install torch"),
         ("av", missing("av"), "video", "pip install av"),
@@ -99,13 +97,13 @@ def test_weights_that_are_broken_are_told_and_do_not_stop_the_report(told, start
     ],
 )
 def test_what_prediction_needs_and_lacks_is_marked_no(
-    told, monkeypatch, module, error, line, mend
+    told, monkeypatch, module, error, line, fix
 ):  # fmt: skip
     lacking(monkeypatch, module, error)
     status, lines = told()
     assert status == 1
     mark, text = lines[line]
-    assert mark == "no" and mend in text.partition(" -> ")[2]
+    assert mark == "no" and fix in text.partition(" -> ")[2]
 
 
 def test_torchvision_of_another_build_is_explained_and_hurts_no_prediction(told, monkeypatch):
