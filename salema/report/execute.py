@@ -26,7 +26,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # where an object happens to lie in
 
 
 def execute(notebook: str | Path, params: Params, local: bool = False) -> Path:
-    """Run a notebook, given by its name in `notebooks/` or a path; returns its page in the report.
+    """Run a notebook in the current folder; write it and its page into the report.
 
     Times, ids and addresses are removed, so that a second run writes the same bytes. If a cell
     fails, nothing is written and the error names the cell. `notebook` is a name in `notebooks/` or
