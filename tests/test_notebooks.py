@@ -140,8 +140,8 @@ def test_a_notebook_gives_the_same_bytes_again_and_needs_nothing_else(study):
 
 
 def test_an_error_in_a_notebook_is_one_line_and_leaves_nothing(study):
-    write("05_tiny", "from salema.files import SalemaError",
-          "raise SalemaError('no scores of ema30: here (run it)')")  # fmt: skip
+    failing = "raise SalemaError('no scores of ema30: here (run it)')"
+    write("05_tiny", "from salema.files import SalemaError", failing)
     with pytest.raises(SalemaError, match=r"05_tiny\.ipynb, cell 4: no scores of ema30") as error:
         execute("05_tiny", study)
     assert "\n" not in str(error.value)

@@ -14,11 +14,9 @@ from salema.report.study import METRICS, SIGN, Study, time_constant
 VERDICTS = {"better": style.BLUE, "worse": style.RED}  # everything else is grey
 GROUPS = {"run": "runs", "baseline": "reference rows"}
 COLORS = {"run": style.BLUE, "baseline": style.GREY}
-HEADS = {
-    "scores": "mean with its 95 % interval; right is better; dashed: the centre prior",
-    "paired": "paired difference with its 95 % interval; right is better, in colour where the "
-    "interval leaves out 0",
-}
+BARS = "with its 95 % interval; right is better"
+HEADS = {"scores": f"mean {BARS}; dashed: the centre prior"}
+HEADS |= {"paired": f"paired difference {BARS}, in colour where the interval leaves out 0"}
 COLUMNS = 5  # panels side by side
 
 
@@ -32,8 +30,7 @@ def losses(study: Study) -> Figure:
     placed = [run for run in tables if run not in tuned]
     mosaic = []
     for runs in (tuned, placed):
-        padded = np.array(runs + ["."] * (-len(runs) % COLUMNS))
-        mosaic += padded.reshape(-1, COLUMNS).tolist()
+        mosaic += np.array(runs + ["."] * (-len(runs) % COLUMNS)).reshape(-1, COLUMNS).tolist()
     figure = style.blank("losses", 9.2, 1.65 * len(mosaic))
     panels = figure.subplot_mosaic(mosaic)
     for run, panel in panels.items():
@@ -103,8 +100,7 @@ def alpha(study: Study, fps: float = 30.0) -> Figure:
 def dots(study: Study, dataset: str, paired: bool = False) -> Figure:
     """Means or paired differences with their 95 % intervals, a column for each metric.
 
-    Right is better in every column, because the axis of KLD is turned. A dashed line is the centre
-    prior. Paired differences are blue (better) or red (worse) where the interval leaves out 0.
+    Right is better. Paired differences have a colour where the interval leaves out 0.
     """
     here, name = _dots(study, paired), "paired" if paired else "scores"
     here = here[here.dataset == dataset]

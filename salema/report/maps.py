@@ -156,10 +156,7 @@ def filmstrip(study: Study, clip: Clip, runs: list[str], count: int = 6) -> Figu
 
 @style.look()
 def slices(study: Study, clip: Clip, runs: list[str]) -> Figure:
-    """One clip as space over time: each map averaged over its rows, one column for each frame.
-
-    The top of a strip is the left edge of the picture. Below: how much consecutive maps differ.
-    """
+    """Maps averaged over their rows, a column for each frame; below, how much maps change."""
     films = {"observers": trace(human_maps(clip, tuple(study.params.model.size)))}
     films |= {run: trace(study.maps(run, clip)) for run in runs}
     figure = style.blank(f"slices-{clip.name}", 8.4, 0.72 * len(films) + 1.7)
@@ -201,8 +198,7 @@ def examples(study: Study) -> Figure:
 @style.look()
 def centre(study: Study) -> Figure:
     """The mean maps of the training clips, which the row `centre-prior` predicts."""
-    sets = study.params.data.evaluate
-    means = {name: centre_prior(study.params.root, name) for name in sets}
+    means = {name: centre_prior(study.params.root, name) for name in study.params.data.evaluate}
     shapes = [mean.shape[0] / mean.shape[1] for mean in means.values()]
     cells = _grid("centre", [max(shapes)], [1] * len(means), 0.04)
     for axis, (name, image), height in zip(cells, means.items(), shapes, strict=True):

@@ -66,9 +66,8 @@ class Study:
     def scores(self) -> pd.DataFrame:
         """Means over clips with their 95 % intervals, as `evaluate` wrote them.
 
-        A row for each data set, run and metric, in the order of params; columns dataset,
-        split, run, kind ("run" or "baseline"), metric, mean, low, high, clips, frames,
-        skipped, seen, protocol. A baseline that a data set cannot have is absent.
+        Columns: dataset, split, run, kind ("run" or "baseline"), metric, mean, low, high, clips,
+        frames, skipped, seen, protocol. A baseline that a data set cannot have is absent.
         """
         folder, rows = self.params.report_folder / "metrics", []
         counts = ("clips", "frames", "skipped", "seen", "protocol")
@@ -88,14 +87,12 @@ class Study:
 
     @cached_property
     def clip_scores(self) -> pd.DataFrame:
-        """The scores of each clip: columns dataset, clip, frames, ..., the metrics, and run."""
+        """The scores of each clip: columns run, dataset, clip, frames, ..., and the metrics."""
         folder = self.params.report_folder / "metrics"
-        columns = ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
-        tables = [
-            from_csv(folder / f"{run}.csv", f"scores of {run}", columns).assign(run=run)
-            for run in self.rows
-        ]
-        return pd.concat(tables, ignore_index=True)
+        keys = ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
+        files = {run: folder / f"{run}.csv" for run in self.rows}
+        tables = {run: from_csv(path, f"scores of {run}", keys) for run, path in files.items()}
+        return pd.concat(tables, names=["run"]).reset_index("run").reset_index(drop=True)
 
     @cached_property
     def differences(self) -> pd.DataFrame:

@@ -37,10 +37,7 @@ def blank(label: str, width: float, height: float, layout: str = "constrained") 
 
 @look()
 def render(figure: Figure, kind: str) -> bytes:
-    """A figure as "svg" or "jpg", without a date, a version or a random id.
-
-    A JPEG has a quarter of the bytes of a PNG, and the reports are kept in git.
-    """
+    """A figure as "svg" or "jpg" (smaller than PNG), without a date, a version or a random id."""
     options = {"metadata": {"Date": None, "Creator": None}}
     if kind == "jpg":
         options = {"dpi": 120, "pil_kwargs": {"quality": 88, "subsampling": 0, "optimize": True}}
@@ -50,10 +47,7 @@ def render(figure: Figure, kind: str) -> bytes:
 
 
 def keep(figure: Figure, folder: Path) -> Image | SVG:
-    """Write a figure into `folder` under its label: with pictures as JPEG, otherwise as SVG.
-
-    Returns what a notebook displays.
-    """
+    """Write a figure under its label, JPEG or SVG; returns what a notebook displays."""
     label = figure.get_label()
     kind = "jpg" if any(axes.images for axes in figure.axes) else "svg"
     data = render(figure, kind)

@@ -15,48 +15,40 @@ from torch.utils.flop_counter import FlopCounterMode
 from salema import data
 from salema.files import atomic
 from salema.model.network import SaliencyModel
-from salema.params import Model, Params, Placement
+from salema.params import Model, Placement
 from salema.report.study import FEW_CLIPS, METRICS, SIGN, Study, from_csv, from_json, time_constant
 from salema.report.style import ASSETS
 from salema.report.words import answers, describe, grid, interval, notice
 
 ARROWS = {metric: f"{name} {'↑' if SIGN[metric] > 0 else '↓'}" for metric, name in METRICS.items()}
 MARKS = {"better": " ▲", "worse": " ▼"}
+USES = {"train": "{}", "val": "watch {}"}  # of a split by a training stage
 COSTS = {"M parameters": ".2f", "GFLOP a frame": ".2f", "ms a frame": ".1f"}
 
 
 def data_sets(study: Study) -> str:
     """A row for each data set and split that `salema index` found, and which stage uses it."""
-    rows = []
-    manifest = from_json(study.params.run_folder("manifest.json"), "manifest")
+    params, rows = study.params, []
+    stages = {"tune": params.data.tune, "fine-tune": params.data.finetune}
+    manifest = from_json(params.run_folder("manifest.json"), "manifest")
     for dataset, entry in manifest["sets"].items():
         for split, part in entry["splits"].items():
+            names = [stage for stage in stages if dataset in stages[stage]]
+            uses = [USES[split].format(name) for name in names if split in USES]
+            uses += ["score"] if params.data.evaluate.get(dataset) == split else []
             clips = list(part["clips"].values())
             frames = sorted(clip["frames"] for clip in clips)
-            span = f"{frames[0]}–{frames[-1]}" if frames else "–"
-            row = (dataset, split, _uses(study.params, dataset, split), len(clips))
-            row += (part["expected"] or "–", sum(frames), span)
-            row += (sum(clip["annotated"] for clip in clips),)
-            rows.append((*row, sum(clip["bytes"] for clip in clips) / 1e6))
-    columns = ["data set", "split", "used for", "clips", "in the complete set", "frames"]
-    columns += ["frames a clip", "with ground truth", "MB"]
-    return grid(pd.DataFrame(rows, columns=columns), {"MB": ".1f"})
-
-
-def _uses(params: Params, dataset: str, split: str) -> str:
-    stages = {"tune": params.data.tune, "fine-tune": params.data.finetune}
-    names = {"train": "{}", "val": "watch {}"}
-    uses = [names[split].format(s) for s in stages if dataset in stages[s] and split in names]
-    uses += ["score"] if params.data.evaluate.get(dataset) == split else []
-    return ", ".join(uses) or "–"
+            row = {"data set": dataset, "split": split, "used for": ", ".join(uses) or "–"}
+            row |= {"clips": len(clips), "in the complete set": part["expected"] or "–"}
+            row |= {"frames": sum(frames)}
+            row["frames a clip"] = f"{frames[0]}–{frames[-1]}" if frames else "–"
+            row["with ground truth"] = sum(clip["annotated"] for clip in clips)
+            rows.append({**row, "MB": sum(clip["bytes"] for clip in clips) / 1e6})
+    return grid(pd.DataFrame(rows), {"MB": ".1f"})
 
 
 def observers(study: Study, clips: int = 20) -> str:
-    """Who looked at each data set, from up to `clips` clips of the evaluated split.
-
-    Observers are "merged" where the set does not distinguish them; fixations are the mean
-    over the frames that have any.
-    """
+    """Who looked at each data set: up to `clips` clips of its split, frames with a fixation."""
     rows = []
     for dataset, split in study.params.data.evaluate.items():
         found = data.load(study.params.root, dataset, split)
@@ -105,8 +97,7 @@ def legend(study: Study) -> str:
 def cost(model: str, placement: str) -> tuple[int, int]:
     """Parameters and FLOP for one frame of a network, from shapes alone: nothing is computed.
 
-    The frame comes after another one, which a memory remembers; a multiplication and an addition
-    count as two FLOP. Both arguments are JSON, so that the result can be cached.
+    The frame follows another one; an addition is one FLOP. The arguments are JSON, for the cache.
     """
     config = Model.model_validate_json(model)
     with FakeTensorMode(), torch.no_grad():
@@ -150,12 +141,8 @@ def scores(study: Study, dataset: str) -> str:
 
 
 def differences(study: Study, dataset: str) -> str:
-    """The paired differences on one data set.
-
-    Bold marks an interval that leaves out 0; an arrow marks that the sign-flip test agrees.
-    """
-    found = study.differences
-    here = found[(found.dataset == dataset) & (found.control != "centre-prior")]
+    """Paired differences; bold: the interval leaves out 0; arrow: the sign-flip test agrees."""
+    here = study.differences.query("dataset == @dataset and control != 'centre-prior'")
 
     def cell(row) -> str:
         if row.verdict == "equal":
@@ -198,7 +185,7 @@ def published() -> str:
 def markdown(study: Study) -> str:
     """The whole of `ablation.md`."""
     params, every = study.params, study.params.evaluate.every
-    judged = study.differences[study.differences.control != "centre-prior"]
+    judged = study.differences.query("control != 'centre-prior'")
     judged = int(judged.verdict.isin(["better", "worse", "open"]).sum())
     scored = study.scores[study.scores.kind == "run"].groupby(["dataset", "split"], sort=False)
     scored = scored[["clips", "frames", "skipped", "seen"]].max().reset_index()

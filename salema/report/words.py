@@ -27,11 +27,7 @@ def interval(mean: float, low: float, high: float, sign: bool = False) -> str:
 
 
 def grid(table: pd.DataFrame, forms: Mapping[str, str] | str = "") -> str:
-    """A table as Markdown: numbers are right-aligned, a missing value is a dash.
-
-    The index is not shown. `forms` is the format of the numbers, or of the numbers of each column
-    that needs one.
-    """
+    """A table as Markdown, without its index; `forms` are the formats of numbers, by column."""
     head, rule, cells = [], [], []
     for name, values in table.items():
         number = is_numeric_dtype(values)
@@ -57,10 +53,11 @@ def describe(params: Params, run: str) -> str:
     if placement.recurrence == "none":
         return "no memory, trained on the same clips"
     name = "EMA" if placement.recurrence == "ema" else "ConvLSTM"
-    learned = "from " if placement.learned else ""
     parts = [
         f"{name} after {' & '.join(map(str, placement.after))}",
-        f"alpha {learned}{placement.alpha:g}" if placement.alpha is not None else "",
+        f"alpha {'from ' * placement.learned}{placement.alpha:g}"
+        if placement.alpha is not None
+        else "",
         "learned" if placement.learned else "",
         "residual" if placement.residual else "",
         f"dropout {placement.dropout}" if placement.dropout != "none" else "",
