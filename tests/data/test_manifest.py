@@ -214,7 +214,7 @@ def test_missing_sets_are_named_with_where_they_come_from_and_nothing_is_written
     with pytest.raises(SalemaError) as raised:
         manifest.write(root, lacking)
     told = str(raised.value)
-    assert told.startswith(f"profile tiny: the folder {root} lacks Hollywood-2 (")
+    assert told.startswith(f"profile tiny: {root} lacks Hollywood-2 (")
     assert SETS["Hollywood-2"].source in told and SETS["HEVC33"].source in told
     assert "DHF1K (" not in told
     assert "put them there" in told and "SALEMA_DATA" in told and "\n" not in told
