@@ -7,11 +7,12 @@ STAMP := $(VENV)/installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: study test lint bench lab sample starter help
-study: $(STAMP)  ## run the whole study and print where the report is; PROFILE=open: with that profile
+study: $(STAMP)  ## run the study, say where the report is and whether the committed scores came out; PROFILE=open: that profile
 	@test -z "$(PROFILE)" || sed -n '/^profiles:/,$$p' params.yaml | grep -q '^  $(PROFILE):' || { echo "unknown profile $(PROFILE) (see profiles in params.yaml)" >&2; exit 2; }
 	@test -z "$(PROFILE)" || grep -Eq '^profile: *$(PROFILE)( |$$)' params.yaml || { sed -i.old 's/^profile: *[^ ]*/profile: $(PROFILE)/' params.yaml && rm params.yaml.old && echo "params.yaml: profile $(PROFILE)"; }
 	@$(BIN)/python -m dvc repro || { echo "the study stopped; the reason is in the lines above" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
+	@$(BIN)/python -m salema reproduced
 
 test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest

@@ -177,6 +177,7 @@ def _parser() -> _Parser:
     command("finetune", _finetune, "train a placement on clips", "run --init --dataset")
     command("protocols", _protocols, "a run of the study by every protocol", "run")
     command("report", _report, "a notebook, executed into reports/", "notebook --local")
+    command("reproduced", _reproduced, "whether the report has the scores of the last commit")
     return parser
 
 
@@ -360,6 +361,13 @@ def _report(parsed: argparse.Namespace) -> Path:
     from salema.report.execute import execute
 
     return execute(parsed.notebook, _study(parsed), parsed.local)
+
+
+def _reproduced(parsed: argparse.Namespace) -> int:
+    from salema.report.reproduced import reproduced
+
+    print(reproduced(_study(parsed).report_folder))
+    return 0
 
 
 if __name__ == "__main__":

@@ -9,5 +9,6 @@ Nothing here trains or scores: it reads what the stages left in `runs/<profile>/
     tables      the tables of the report; `ablation.md`, `ablation.csv` and `bars.csv`
     charts      figures of numbers
     maps        figures of maps, with their frames and the observers' maps
+    reproduced  whether the scores are the committed ones
     execute     a notebook as .ipynb and .html, the same bytes on every run
 """
