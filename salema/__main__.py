@@ -76,6 +76,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--shot-reset": dict(action="store_true", help="empty the memory at every cut"),
     "--submission": dict(type=Path, help="a .zip for DHF1K's server"),
     "source": dict(help="a video, a folder of frames or an image"),
+    "controls --out": dict(type=Path, help="a new folder: one folder of maps a control"),
+    "--tau": dict(default=0.4, type=float, help="time constant of the average, in seconds"),
     "view --out": dict(type=Path, help="the page (default: <name>.html)"),
     # files of weights
     "old": dict(type=Path, help="a checkpoint of the authors, or a file of ours"),
@@ -165,6 +167,8 @@ def _parser() -> _Parser:
     scored = f"predictions --dataset {clips} --protocol --every --paired --weights --csv"
     evaluate = command("evaluate", _evaluate, "scores of anybody's maps", f"{scored} --allow-seen")
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
+    controlled = f"predictions --dataset {clips} --tau --out"
+    command("controls", _controls, "what of a memory's gain is smoothing or delay", controlled)
     page = f"source --out --overwrite {looks} {model}"
     command("view", _view, "one self-contained HTML page for a video", page)
     checkpoints = f"old new --half {placed}"
@@ -309,6 +313,15 @@ def _evaluate_run(parsed: argparse.Namespace) -> int:
 
     evaluate.evaluate_run(_study(parsed), parsed.run, parsed.allow_seen)
     return 0
+
+
+def _controls(parsed: argparse.Namespace) -> Path:
+    from salema.score.controls import write_controls
+
+    if not (parsed.predictions and parsed.dataset and parsed.out):
+        raise SalemaError("controls of what? (name a folder of maps, --dataset and --out)")
+    clips = _clips(parsed, ground_truth=False)
+    return write_controls(clips, parsed.predictions, parsed.out, parsed.tau)
 
 
 def _convert(parsed: argparse.Namespace) -> Path:

@@ -9,5 +9,6 @@ Read in this order:
     statistics  means over clips with bootstrap intervals
     baselines   chance, centre prior, spectral residual, one half of the observers
     maps        the maps of a clip: from a folder, or of a baseline
+    controls    what of a memory's gain is smoothing, delay or less noise
     evaluate    scores clip by clip, tables, the study
 """
