@@ -129,7 +129,7 @@ class Placement(Block):
         ema, convolves = self.recurrence == "ema", self.recurrence in ("convlstm", "conv")
         sized, rectified = self.hidden or self.short_side, self.rectified
         rules = [
-            ((ema or convolves) != bool(self.after), "`after` belongs to every recurrence"),
+            ((ema or convolves) != bool(self.after), "`after` belongs to ema, convlstm and conv"),
             (sorted(set(self.after)) != self.after, "`after` must be in ascending order"),
             (ema != (self.alpha is not None), "`alpha` belongs to recurrence: ema, which needs it"),
             (self.learned and not ema, "`learned` belongs to recurrence: ema"),

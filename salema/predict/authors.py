@@ -4,8 +4,9 @@ Their files hold neither the placement nor, mostly, the alpha: both must be give
 them is ever executed: `torch.load(weights_only=True)`.
 
 Formats: SalGAN and SalBCE (`salgan.<i>.*`, or bare `<i>.*`), SalEMA (with an `alpha` that is a
-logit, from April 2019 on, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56 (`Gates.*`,
-`final_convs.*`); with or without `state_dict`, `module.` and optimizer state.
+logit, where it was learned, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56 (`Gates.*`,
+`final_convs.*`), VideoSalGAN (`Gates.*`, `conv1x1.*`) and its control (`conv.*`, `conv1x1.*`),
+both without a static network; with or without `state_dict`, `module.` and optimizer state.
 """
 
 import re
@@ -25,26 +26,33 @@ LEAK_NOTE = (
 )
 STATIC_KEY = re.compile(r"^(?:salgan\.|layers\.)?(\d+)\.(weight|bias)$")
 GATES_KEY = re.compile(r"(?:^|\.)Gates\.(weight|bias)$")
+MAPS_KEY = re.compile(r"^(conv|conv1x1|Gates)\.(weight|bias)$")
+MAPS_NAMES = {"conv": "memory.conv", "conv1x1": "project", "Gates": "memory.gates"}
 FINAL_KEY = re.compile(r"^final_convs\.(\d+)\.(weight|bias)$")
 FINAL_LAYERS = (56, 58, 60)
 
 
-def load(path: str | Path, placement: Placement | None, alpha: float | None) -> SaliencyModel:
+def load(
+    path: str | Path,
+    placement: Placement | None,
+    alpha: float | None,
+    static: SaliencyModel | None = None,
+) -> SaliencyModel:
     """One of the authors' `.pt` files as a model in float32 on the CPU.
 
-    `placement` is that of its training (None is an error); `alpha` is the effective weight of the
-    newest frame, for EMA files without one.
+    Args:
+        path: The file.
+        placement: That of its training; None is an error.
+        alpha: The weight of the newest frame in an EMA; None: the file's own.
+        static: The static network of a VideoSalGAN file, which holds none; else None.
     """
     path = Path(path)
     tensors = _tensors(path)
     if placement is None:
         what = f"the placement is not in {path}"
-        raise SalemaError(f"{what} (pass --placement: static, ema30, clstm30, ...)")
+        raise SalemaError(f"{what} (pass --placement: static, ema30, clstm30, videosalgan, ...)")
     state, logit = _renamed(tensors, placement, path)
-    first = state.get("layers.0.weight")
-    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
-        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
-    config = Model(width=len(first) / 64)
+    config, placement = _configured(state, placement, static, path)
     with torch.device("meta"):  # names and shapes only
         expected = SaliencyModel(config, placement).state_dict()
     _check(state, {k: v for k, v in expected.items() if "alpha_logit" not in k}, path)
@@ -57,6 +65,33 @@ def load(path: str | Path, placement: Placement | None, alpha: float | None) -> 
     if placement.recurrence == "ema" and placement.after == [30]:
         warnings.warn(LEAK_NOTE, stacklevel=3)
     return model
+
+
+def _configured(
+    state: dict[str, Tensor], placement: Placement, static: SaliencyModel | None, path: Path
+) -> tuple[Model, Placement]:
+    """The static network's configuration and the placement, with the widths that the file has.
+
+    The layers of `static` are added to `state`, where the file holds none.
+    """
+    first, project = state.get("layers.0.weight"), state.get("memories.61.project.weight")
+    if first is None and "conv1x1.weight" in state:
+        fix = "pass --placement videosalgan or videosalgan-conv"
+        raise SalemaError(f"{path} is of VideoSalGAN, which works behind layer 61 ({fix})")
+    if first is None and project is not None:
+        if static is None:
+            what = f"{path} holds no static network"
+            raise SalemaError(f"{what} (pass --static FILE, the network that made its maps)")
+        state |= {k: v for k, v in static.state_dict().items() if k.startswith("layers.")}
+        hidden = project.shape[1] if project.ndim == 4 else 0
+        wide = max(1, round(hidden / static.config.width))
+        return static.config, placement.model_copy(update={"hidden": wide})
+    if static is not None:
+        what = "--static is for a VideoSalGAN checkpoint without a static network"
+        raise SalemaError(f"{what}, and {path} is none (leave it out)")
+    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
+        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
+    return Model(width=len(first) / 64), placement
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -80,18 +115,21 @@ def _renamed(
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Their keys -> ours, and the logit of alpha where there is one."""
     state, unknown, logit = {}, [], None
+    on_maps = placement.recurrence in ("convlstm", "conv") and placement.after == [61]
     finals = sorted({int(m[1]) for m in map(FINAL_KEY.match, tensors) if m})
     for key, tensor in tensors.items():
         if key == "alpha" and placement.recurrence == "ema":
             logit = tensor
         elif match := STATIC_KEY.match(key):
             state.setdefault(f"layers.{match[1]}.{match[2]}", tensor)
+        elif (match := MAPS_KEY.match(key)) and on_maps:
+            state[f"memories.61.{MAPS_NAMES[match[1]]}.{match[2]}"] = tensor
         elif (match := GATES_KEY.search(key)) and placement.recurrence == "convlstm":
             state[f"memories.{placement.after[0]}.gates.{match[1]}"] = tensor
         elif (match := FINAL_KEY.match(key)) and len(finals) == len(FINAL_LAYERS):
             layer = FINAL_LAYERS[finals.index(int(match[1]))]
             state[f"layers.{layer}.{match[2]}"] = tensor
-        elif key == "alpha" or GATES_KEY.search(key) or FINAL_KEY.match(key):
+        elif key == "alpha" or any(k.search(key) for k in (GATES_KEY, FINAL_KEY, MAPS_KEY)):
             state[key] = tensor  # theirs, but not of this placement: `_check` names it
         else:
             unknown.append(repr(key))
@@ -104,14 +142,17 @@ def _renamed(
 def _with_alpha(
     placement: Placement, logit: Tensor | None, alpha: float | None, path: Path
 ) -> Placement:
-    if logit is not None:
-        if alpha is not None:
-            raise SalemaError(f"{path} has an alpha of its own (leave --alpha out)")
-        # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
-        alpha = float(torch.sigmoid(logit.float().flatten()[0]))
-    elif alpha is None:
-        fix = "pass --alpha, the weight of the newest frame; the published rows used 0.1"
+    # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
+    own = None if logit is None else float(torch.sigmoid(logit.float().flatten()[0]))
+    if alpha is None and own is None:
+        values = "0.3, as published"  # two EMAs have taken it as the weight at all times
+        if len(placement.after) == 1:
+            values = "0.1 in the published rows; since April 2019 `-alpha=0.1` means 0.525"
+        fix = f"pass --alpha, the weight of the newest frame: {values}"
         raise SalemaError(f"no alpha in {path} ({fix})")
+    if alpha is not None and own is not None:
+        warnings.warn(f"note: alpha is {alpha:g}; {path} has its own, {own:.4g}", stacklevel=4)
+    alpha = own if alpha is None else alpha
     if not 0 < alpha <= 1:
         raise SalemaError(f"--alpha must be in (0, 1], not {alpha} (0.1 is the published weight)")
     return placement.model_copy(update={"alpha": alpha, "learned": False})
@@ -120,7 +161,9 @@ def _with_alpha(
 def _check(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
     faults: dict[str, list[str]] = {"lacks": [], "has the unexpected": [], "differs:": []}
     for key in expected | state:
-        name = re.sub(r"^memories\.\d+\.gates", "Gates", key).replace("layers.", "salgan.")
+        name = re.sub(r"^memories\.\d+\.(memory\.)?gates", "Gates", key)
+        name = name.replace("layers.", "salgan.").replace("memories.61.memory.", "")
+        name = name.replace("memories.61.project", "conv1x1")
         if key not in state:
             faults["lacks"].append(name)
         elif key not in expected:
