@@ -26,14 +26,11 @@ class EMA(nn.Module):
     clip of one frame leaves the static network unchanged. A chunk is one product with a
     lower triangular T x T matrix. The state is kept in float32.
 
-    If `rectified`, s_t = alpha * x_t + (1 - alpha) * relu(s_{t-1}), which is no linear function
-    of the frames: a loop over time, in float32.
-
     Args:
         alpha: Weight of the newest frame, in (0, 1]; 1 switches the memory off.
         learned: Whether `alpha_logit`, its logit, is a parameter; it is infinite at alpha 1.
-        rectified: As the released code averages behind a convolution of the encoder, where the
-            next ReLU works in place, on the state.
+        rectified: s_t = alpha * x_t + (1 - alpha) * relu(s_{t-1}), in a loop over time: so the
+            released code averages behind VGG's convolutions, whose ReLUs work in place.
 
     Raises:
         ValueError: alpha is outside (0, 1], or is 1 and learned.
@@ -73,9 +70,8 @@ class EMA(nn.Module):
     def _loop(self, flat: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, T, H*W*C) and the state -> averages, and the new state, frame by frame."""
         averages = []
-        for x in flat.split(1, dim=1):
-            fresh = x.float()
-            state = fresh if state is None else torch.lerp(torch.relu(state), fresh, self.alpha)
+        for x in flat.float().split(1, dim=1):
+            state = x if state is None else torch.lerp(state.relu(), x, self.alpha)
             averages.append(state.to(flat.dtype))
         return torch.cat(averages, 1), state
 
@@ -171,10 +167,8 @@ class Convolution(nn.Module):
 class OnMaps(nn.Module):
     """VideoSalGAN: a ConvLSTM (or its control) over the static maps, decoded to one logit map.
 
-    Args:
-        memory: From 1 to `hidden` channels.
-        hidden: Its output's channels; a 1x1 convolution makes one of them.
-        short_side: It works on maps of this size, in pixels; None: on the maps as they are.
+    `memory` maps 1 channel to `hidden`, on maps of `short_side` pixels (None: as large as they
+    come), and a 1x1 convolution these to one.
 
     Source: Linardos et al., 2018 (VideoSalGAN).
     """

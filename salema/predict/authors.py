@@ -25,11 +25,10 @@ LEAK_NOTE = (
     "its scores on them prove nothing"
 )
 STATIC_KEY = re.compile(r"^(?:salgan\.|layers\.)?(\d+)\.(weight|bias)$")
-GATES_KEY = re.compile(r"(?:^|\.)Gates\.(weight|bias)$")
-MAPS_KEY = re.compile(r"^(conv|conv1x1|Gates)\.(weight|bias)$")
-MAPS_NAMES = {"conv": "memory.conv", "conv1x1": "project", "Gates": "memory.gates"}
+MEMORY_KEY = re.compile(r"(?:^|\.)(Gates|conv|conv1x1)\.(weight|bias)$")
 FINAL_KEY = re.compile(r"^final_convs\.(\d+)\.(weight|bias)$")
 FINAL_LAYERS = (56, 58, 60)
+NO_STATIC = "--static is for a checkpoint of VideoSalGAN, and {} is none (leave it out)"
 
 
 def load(
@@ -40,11 +39,8 @@ def load(
 ) -> SaliencyModel:
     """One of the authors' `.pt` files as a model in float32 on the CPU.
 
-    Args:
-        path: The file.
-        placement: That of its training; None is an error.
-        alpha: The weight of the newest frame in an EMA; None: the file's own.
-        static: The static network of a VideoSalGAN file, which holds none; else None.
+    `placement` is that of its training (None is an error); `alpha` is the weight of the newest
+    frame in an EMA (None: the file's own); `static` is for a VideoSalGAN file, which holds none.
     """
     path = Path(path)
     tensors = _tensors(path)
@@ -70,28 +66,22 @@ def load(
 def _configured(
     state: dict[str, Tensor], placement: Placement, static: SaliencyModel | None, path: Path
 ) -> tuple[Model, Placement]:
-    """The static network's configuration and the placement, with the widths that the file has.
-
-    The layers of `static` are added to `state`, where the file holds none.
-    """
+    """Configuration and placement with the file's widths; the layers of `static` join `state`."""
     first, project = state.get("layers.0.weight"), state.get("memories.61.project.weight")
-    if first is None and "conv1x1.weight" in state:
-        fix = "pass --placement videosalgan or videosalgan-conv"
-        raise SalemaError(f"{path} is of VideoSalGAN, which works behind layer 61 ({fix})")
-    if first is None and project is not None:
-        if static is None:
-            what = f"{path} holds no static network"
-            raise SalemaError(f"{what} (pass --static FILE, the network that made its maps)")
-        state |= {k: v for k, v in static.state_dict().items() if k.startswith("layers.")}
-        hidden = project.shape[1] if project.ndim == 4 else 0
-        wide = max(1, round(hidden / static.config.width))
-        return static.config, placement.model_copy(update={"hidden": wide})
-    if static is not None:
-        what = "--static is for a VideoSalGAN checkpoint without a static network"
-        raise SalemaError(f"{what}, and {path} is none (leave it out)")
-    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
-        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
-    return Model(width=len(first) / 64), placement
+    if first is not None or (project is None and "conv1x1.weight" not in state):
+        if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
+            raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
+        if static is not None:
+            raise SalemaError(NO_STATIC.format(path))
+        return Model(width=len(first) / 64), placement
+    if project is None:
+        raise SalemaError(f"{path} is of VideoSalGAN (pass --placement videosalgan, or its -conv)")
+    if static is None:
+        what = f"{path} holds no static network"
+        raise SalemaError(f"{what} (pass --static FILE, the network that made its maps)")
+    state |= {k: v for k, v in static.state_dict().items() if k.startswith("layers.")}
+    hidden = max(1, round(project.numel() / static.config.width))  # at width 1.0
+    return static.config, placement.model_copy(update={"hidden": hidden})
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -115,21 +105,21 @@ def _renamed(
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Their keys -> ours, and the logit of alpha where there is one."""
     state, unknown, logit = {}, [], None
-    on_maps = placement.recurrence in ("convlstm", "conv") and placement.after == [61]
+    names = {"Gates": "gates"} if placement.recurrence == "convlstm" else {}
+    if placement.after == [61] and placement.recurrence != "ema":
+        names = {"Gates": "memory.gates", "conv": "memory.conv", "conv1x1": "project"}
     finals = sorted({int(m[1]) for m in map(FINAL_KEY.match, tensors) if m})
     for key, tensor in tensors.items():
         if key == "alpha" and placement.recurrence == "ema":
             logit = tensor
         elif match := STATIC_KEY.match(key):
             state.setdefault(f"layers.{match[1]}.{match[2]}", tensor)
-        elif (match := MAPS_KEY.match(key)) and on_maps:
-            state[f"memories.61.{MAPS_NAMES[match[1]]}.{match[2]}"] = tensor
-        elif (match := GATES_KEY.search(key)) and placement.recurrence == "convlstm":
-            state[f"memories.{placement.after[0]}.gates.{match[1]}"] = tensor
+        elif (match := MEMORY_KEY.search(key)) and match[1] in names:
+            state[f"memories.{placement.after[0]}.{names[match[1]]}.{match[2]}"] = tensor
         elif (match := FINAL_KEY.match(key)) and len(finals) == len(FINAL_LAYERS):
             layer = FINAL_LAYERS[finals.index(int(match[1]))]
             state[f"layers.{layer}.{match[2]}"] = tensor
-        elif key == "alpha" or any(k.search(key) for k in (GATES_KEY, FINAL_KEY, MAPS_KEY)):
+        elif key == "alpha" or MEMORY_KEY.search(key) or FINAL_KEY.match(key):
             state[key] = tensor  # theirs, but not of this placement: `_check` names it
         else:
             unknown.append(repr(key))
@@ -145,9 +135,8 @@ def _with_alpha(
     # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
     own = None if logit is None else float(torch.sigmoid(logit.float().flatten()[0]))
     if alpha is None and own is None:
-        values = "0.3, as published"  # two EMAs have taken it as the weight at all times
-        if len(placement.after) == 1:
-            values = "0.1 in the published rows; since April 2019 `-alpha=0.1` means 0.525"
+        values = "0.1 in the published rows; since April 2019 `-alpha=0.1` means 0.525"
+        values = values if len(placement.after) == 1 else "0.3, as published"  # never a logit
         fix = f"pass --alpha, the weight of the newest frame: {values}"
         raise SalemaError(f"no alpha in {path} ({fix})")
     if alpha is not None and own is not None:
@@ -161,9 +150,8 @@ def _with_alpha(
 def _check(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
     faults: dict[str, list[str]] = {"lacks": [], "has the unexpected": [], "differs:": []}
     for key in expected | state:
-        name = re.sub(r"^memories\.\d+\.(memory\.)?gates", "Gates", key)
-        name = name.replace("layers.", "salgan.").replace("memories.61.memory.", "")
-        name = name.replace("memories.61.project", "conv1x1")
+        name = re.sub(r"^memories\.\d+\.(memory\.)?", "", key).replace("layers.", "salgan.")
+        name = name.replace("gates.", "Gates.").replace("project.", "conv1x1.")
         if key not in state:
             faults["lacks"].append(name)
         elif key not in expected:

@@ -68,18 +68,13 @@ def read(
         raise SalemaError(f"empty file: {path} (download it again)")
     if head.lstrip()[:1] == b"<":
         raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
-    known, seen = None, {}
-    if static is not None:
-        known, card = read(static, "static")
-        seen = card.seen
+    known, of_static = read(static, "static") if static is not None else (None, Card())
     if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
         if known:
-            raise SalemaError(
-                f"--static is for VideoSalGAN's checkpoints, not {path} (leave it out)"
-            )
+            raise SalemaError(authors.NO_STATIC.format(path))
         network, card = weights.read(path)
         return _placed(network, placement, alpha, path), card
-    return authors.load(path, placement, alpha, known), Card(path.stem, seen)
+    return authors.load(path, placement, alpha, known), Card(path.stem, of_static.seen)
 
 
 def _head(path: Path, sha256: str | None) -> bytes:

@@ -69,14 +69,13 @@ class _Step(nn.Module):
         self.network = copy.deepcopy(network).cpu().float().fold().eval()
         self.names: list[str] = []
         memories = self.network.memories
-        parts = {"ema": ("memory", "seen"), "convlstm": ("cell", "hidden")}
-        parts = parts.get(network.placement.recurrence, ())
+        named = {"ema": ("memory", "seen"), "convlstm": ("cell", "hidden"), "conv": ()}
         for layer, memory in memories.items():
             if isinstance(memory, EMA):
                 memories[layer] = _Average(memory)
             elif isinstance(memory, OnMaps):
                 memories[layer] = _Resized(memory, tuple(network.config.size))
-            self.names += [f"{part}_{layer}" for part in parts]
+            self.names += [f"{part}_{layer}" for part in named[network.placement.recurrence]]
         self.network.assemble()
 
     def forward(self, frame: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
