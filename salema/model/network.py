@@ -87,22 +87,17 @@ class SaliencyModel(nn.Module):
             self.layers[index] = nn.Identity()
 
     def _memory(self, after: int) -> nn.Module:
-        place, channels = self.placement, self.widths[after]
+        place, channels, on_maps = self.placement, self.widths[after], after == SIGMOID
         if place.recurrence == "ema":
             resized = isinstance(self.layers[after], nn.MaxPool2d | nn.Upsample)
             if place.residual and (resized or after == 0 or self.widths[after - 1] != channels):
-                what = f"a residual around layer {after}, which changes the shape"
-                raise SalemaError(f"{what} (move it)")
+                raise SalemaError(f"a residual around layer {after} changes the shape (move it)")
             return EMA(place.alpha, place.learned, place.rectified)
-        on_maps = after == SIGMOID
         if not on_maps and place.hidden not in (None, channels):
-            what = f"hidden: {place.hidden} after layer {after}"
-            raise SalemaError(f"{what} (leave it out: {channels})")
+            raise SalemaError(f"hidden: {place.hidden} after layer {after} (leave out: {channels})")
         hidden = scaled(place.hidden or 128, self.config.width) if on_maps else channels
-        if place.recurrence == "convlstm":
-            memory = ConvLSTM(channels, hidden, place.decode)
-        else:
-            memory = Convolution(channels, hidden)
+        lstm = place.recurrence == "convlstm"
+        memory = ConvLSTM(channels, hidden, place.decode) if lstm else Convolution(channels, hidden)
         return OnMaps(memory, hidden, place.short_side) if on_maps else memory
 
     def assemble(self) -> None:

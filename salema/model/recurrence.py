@@ -77,8 +77,16 @@ class EMA(nn.Module):
 
     def _product(self, flat: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, T, H*W*C) and the state -> averages, and the new state, by matrix products."""
-        time = flat.shape[1]
-        weights, decay = self._weights(time, fresh=state is None)
+        keep, time = 1 - self.alpha, flat.shape[1]
+        step = torch.arange(time, device=keep.device, dtype=keep.dtype)
+        age = step[:, None] - step[None, :]
+        # 0 ** 0 is 1 with a gradient of 0: alpha = 1 is safe.
+        power = keep ** age.clamp(min=0)
+        scale = self.alpha.expand(time)
+        if state is None:  # the first frame enters whole
+            scale = torch.cat([torch.ones_like(scale[:1]), scale[1:]])
+        weights = torch.where(age >= 0, power * scale[None, :], 0.0)  # of frame j in average i
+        decay = keep ** (step[:, None] + 1)  # of the state before
         # Plain products, outside autocast: what is rounded is chosen here.
         with torch.autocast(flat.device.type, enabled=False):
             out = torch.matmul(weights.to(flat.dtype), flat)
@@ -87,19 +95,6 @@ class EMA(nn.Module):
                 out = torch.addcmul(out, decay.to(flat.dtype), state.to(flat.dtype))
                 last = last + decay[-1:] * state
         return out, last
-
-    def _weights(self, time: int, fresh: bool) -> tuple[Tensor, Tensor]:
-        """(T, T) weight of frame j in average i, and (T, 1) weight of the state before."""
-        keep = 1 - self.alpha
-        step = torch.arange(time, device=keep.device, dtype=keep.dtype)
-        age = step[:, None] - step[None, :]
-        # 0 ** 0 is 1 with a gradient of 0: alpha = 1 is safe.
-        power = keep ** age.clamp(min=0)
-        scale = self.alpha.expand(time)
-        if fresh:  # the first frame enters whole
-            scale = torch.cat([torch.ones_like(scale[:1]), scale[1:]])
-        weights = torch.where(age >= 0, power * scale[None, :], 0.0)
-        return weights, keep ** (step[:, None] + 1)
 
 
 class ConvLSTM(nn.Module):
