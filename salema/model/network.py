@@ -94,7 +94,7 @@ class SaliencyModel(nn.Module):
                 raise SalemaError(f"a residual around layer {after} changes the shape (move it)")
             return EMA(place.alpha, place.learned, place.rectified)
         if not on_maps and place.hidden not in (None, channels):
-            raise SalemaError(f"hidden: {place.hidden} after layer {after} (leave out: {channels})")
+            raise SalemaError(f"hidden: {place.hidden} after layer {after} (make it {channels})")
         hidden = scaled(place.hidden or 128, self.config.width) if on_maps else channels
         lstm = place.recurrence == "convlstm"
         memory = ConvLSTM(channels, hidden, place.decode) if lstm else Convolution(channels, hidden)
