@@ -91,8 +91,8 @@ def export(network: SaliencyModel, out: Path, card: Card | None = None) -> Path:
 
     Inputs are `frame` uint8 (1, H, W, 3) and, for each recurrence after layer L, `memory_L`
     and `seen_L` (EMA) or `cell_L` and `hidden_L` (ConvLSTM); outputs are `map` float32
-    (1, H, W) and the same parts as `next_*`. A network without a memory has only `frame` and
-    `map`, and takes any number of frames.
+    (1, H, W) and the same parts as `next_*`. The static network and `conv` have only `frame`
+    and `map`; the static one takes any number of frames.
     """
     absent(out)
     if network.placement.dropout == "always" and network.placement.after:
@@ -119,7 +119,7 @@ def export(network: SaliencyModel, out: Path, card: Card | None = None) -> Path:
 
 def _trace(step: _Step, inputs: tuple[Tensor, ...], path: Path) -> None:
     names = ["frame", *step.names], ["map", *(f"next_{name}" for name in step.names)]
-    axes = {} if step.names else {"frame": {0: "frames"}, "map": {0: "frames"}}
+    axes = {} if step.network.memories else {"frame": {0: "frames"}, "map": {0: "frames"}}
     options = {"input_names": names[0], "output_names": names[1], "dynamic_axes": axes}
     # It warns of shapes, all constants here, and recommends an exporter with one more dependency.
     with warnings.catch_warnings(action="ignore"):
