@@ -143,10 +143,7 @@ class ConvLSTM(nn.Module):
 
 
 class Convolution(nn.Module):
-    """A 3x3 convolution in the place of a ConvLSTM: as many frames, no memory, no activation.
-
-    Source: Linardos et al., 2018 (VideoSalGAN): the control of its ConvLSTM.
-    """
+    """A 3x3 convolution in a ConvLSTM's place, without memory and activation: its control."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -162,15 +159,12 @@ class Convolution(nn.Module):
 class OnMaps(nn.Module):
     """VideoSalGAN: a ConvLSTM (or its control) over the static maps, decoded to one logit map.
 
-    `memory` maps 1 channel to `hidden`, on maps of `short_side` pixels (None: as large as they
-    come), and a 1x1 convolution these to one.
+    `memory` maps 1 to `hidden` channels, with the maps' short side at `short_side` (None: as is).
 
     Source: Linardos et al., 2018 (VideoSalGAN).
     """
 
-    def __init__(
-        self, memory: ConvLSTM | Convolution, hidden: int, short_side: int | None = None
-    ) -> None:
+    def __init__(self, memory: nn.Module, hidden: int, short_side: int | None = None) -> None:
         super().__init__()
         self.memory, self.short_side = memory, short_side
         self.project = nn.Conv2d(hidden, 1, 1)

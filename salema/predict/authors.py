@@ -68,20 +68,18 @@ def _configured(
 ) -> tuple[Model, Placement]:
     """Configuration and placement with the file's widths; the layers of `static` join `state`."""
     first, project = state.get("layers.0.weight"), state.get("memories.61.project.weight")
-    if first is not None or (project is None and "conv1x1.weight" not in state):
-        if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
-            raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
-        if static is not None:
-            raise SalemaError(NO_STATIC.format(path))
-        return Model(width=len(first) / 64), placement
-    if project is None:
-        raise SalemaError(f"{path} is of VideoSalGAN (pass --placement videosalgan, or its -conv)")
-    if static is None:
-        what = f"{path} holds no static network"
-        raise SalemaError(f"{what} (pass --static FILE, the network that made its maps)")
-    state |= {k: v for k, v in static.state_dict().items() if k.startswith("layers.")}
-    hidden = max(1, round(project.numel() / static.config.width))  # at width 1.0
-    return static.config, placement.model_copy(update={"hidden": hidden})
+    if first is None and (project is not None or "conv1x1.weight" in state):
+        if project is None or static is None:
+            fix = "pass --placement videosalgan or videosalgan-conv, and --static FILE"
+            raise SalemaError(f"{path} is VideoSalGAN's and holds no static network ({fix})")
+        state |= {k: v for k, v in static.state_dict().items() if k.startswith("layers.")}
+        hidden = max(1, round(project.numel() / static.config.width))  # at width 1.0
+        return static.config, placement.model_copy(update={"hidden": hidden})
+    if static is not None:
+        raise SalemaError(NO_STATIC.format(path))
+    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
+        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
+    return Model(width=len(first) / 64), placement
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

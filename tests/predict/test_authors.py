@@ -273,9 +273,9 @@ def test_a_missing_or_superfluous_static_network_is_reported(tmp_path):
     static = tmp_path / "SalGAN.pt"
     torch.save(SALGAN, static)
     path = stored(tmp_path, on_maps("lstm"))
-    assert "pass --static FILE" in refused(path, "videosalgan")
-    assert "pass --placement videosalgan" in refused(path, "ema30")
-    assert "pass --placement videosalgan" in refused(path, "static")
+    for placement, given in [("videosalgan", None), ("ema30", static), ("static", None)]:
+        told = refused(path, placement, static=given)
+        assert "no static network (pass --placement videosalgan" in told and "--static" in told
     told = refused(path, "videosalgan-conv", static=static)
     assert "lacks conv.weight, conv.bias; has the unexpected Gates.weight, Gates.bias" in told
     ours = tmp_path / "ours.safetensors"
