@@ -21,6 +21,7 @@ ROWS = params.read(Path(__file__).parents[2] / "params.yaml").placements
 STUDIED = ROWS | {name: named(name) for name in params.NAMES if name not in ("static", *ROWS)}
 WIDE = Model(size=[80, 112], width=0.125)  # no multiple of VideoSalGAN's short side
 SMALL = Model(size=[64, 96], width=0.125)
+HIGH = Model(size=[80, 32], width=0.125, std=64.0)
 TINY = Model(size=[32, 48], width=0.125)
 
 
@@ -73,11 +74,12 @@ def saved(model, frames, chunk):
 
 @pytest.mark.parametrize("name", STUDIED)
 def test_maps_are_those_of_the_literal_transcription(name):
-    model = network(STUDIED[name], WIDE if STUDIED[name].short_side else SMALL)
-    frames = video(11)
-    ours = saved(model, frames, chunk=4)
-    agree(ours, transcribed(model, frames))
-    assert ours.std(axis=(1, 2)).min() > 10  # there is something to agree on
+    for config, chunk in ((WIDE if STUDIED[name].short_side else SMALL, 4), (HIGH, 1), (TINY, 16)):
+        model = network(STUDIED[name], config)
+        frames = video(11)
+        ours = saved(model, frames, chunk)
+        agree(ours, transcribed(model, frames))
+        assert ours.std(axis=(1, 2)).min() > 10  # there is something to agree on
 
 
 @pytest.mark.parametrize(

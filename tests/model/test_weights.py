@@ -60,9 +60,10 @@ def refused(path):
 # ---------------------------------------------------------------- there and back
 
 
-@pytest.mark.parametrize(
-    "placement", ["static", "ema30-learned", "ema7-54", "clstm56", "videosalgan-conv"]
-)
+KINDS = ("static", "ema30-learned", "ema7-54", "clstm56", "videosalgan-conv")
+
+
+@pytest.mark.parametrize("placement", KINDS)
 def test_a_network_is_read_as_it_was_saved(tmp_path, placement):
     model, path = built(placement), tmp_path / "weights.safetensors"
     save(model, path, Card())
