@@ -173,6 +173,7 @@ class OnMaps(nn.Module):
         """(B, T, 1, H, W) maps in (0, 1) and a state -> new maps of the same size, state."""
         batch, time, _, height, width = x.shape
         maps = x.flatten(0, 1)
+        # Differs: VideoSalGAN read 8-bit maps from files; these come from the network, unrounded.
         if self.short_side is not None:
             ratio = self.short_side / min(height, width)
             small = (round(height * ratio), round(width * ratio))

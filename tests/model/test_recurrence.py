@@ -108,15 +108,17 @@ def test_only_a_learned_alpha_is_a_parameter_and_both_are_stored():
     assert learned.alpha_logit.item() == pytest.approx(math.log(0.2 / 0.8))
 
 
-def test_the_gradient_of_a_learned_alpha_equals_finite_differences():
-    memory, x = EMA(0.3, learned=True).double(), clip(time=5).double()
+@pytest.mark.parametrize("rectified", [False, True])
+def test_the_gradient_of_a_learned_alpha_equals_finite_differences(rectified):
+    memory, x = EMA(0.3, True, rectified).double(), clip(time=5).double()
     weights = torch.randn(x.shape, generator=seeded(1)).double()
 
     def value(logit):
         """The same sum by the recursion, in double precision."""
         alpha, average, total = 1 / (1 + math.exp(-logit)), x[:, 0], 0.0
         for step in range(5):
-            average = x[:, step] if step == 0 else alpha * x[:, step] + (1 - alpha) * average
+            last = average.clamp(min=0) if rectified else average
+            average = x[:, step] if step == 0 else alpha * x[:, step] + (1 - alpha) * last
             total += float((weights[:, step] * average).sum())
         return total
 
