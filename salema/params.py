@@ -165,9 +165,9 @@ def named(name: str) -> Placement:
     "ema<L>" is an EMA behind layer L with an alpha of 0.1, "ema<L>-<M>" one behind each of two
     layers with 0.3, and a suffix changes one setting, as in "ema30-residual" (see `SUFFIXES`).
 
-    An EMA behind a convolution of the encoder is `rectified`, as in the released code: there the
-    ReLU that follows works in place and changes the state, unless there is a residual. The second
-    EMA of "ema7-54" averages the output of a ReLU, so its state is never negative anyway.
+    An EMA behind a convolution of the encoder is `rectified`, as in the released code: the ReLU
+    that follows works in place, on the state, unless there is a residual. The output of layer 54
+    is never negative, so one flag is right for both EMAs of "ema7-54".
     """
     match name:
         case "static" | "static-video":

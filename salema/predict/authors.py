@@ -108,7 +108,7 @@ def _renamed(
         names = {"Gates": "memory.gates", "conv": "memory.conv", "conv1x1": "project"}
     finals = sorted({int(m[1]) for m in map(FINAL_KEY.match, tensors) if m})
     for key, tensor in tensors.items():
-        if key == "alpha" and placement.recurrence == "ema":
+        if key == "alpha" and placement.recurrence == "ema" and tensor.numel() == 1:
             logit = tensor
         elif match := STATIC_KEY.match(key):
             state.setdefault(f"layers.{match[1]}.{match[2]}", tensor)
@@ -131,12 +131,11 @@ def _with_alpha(
     placement: Placement, logit: Tensor | None, alpha: float | None, path: Path
 ) -> Placement:
     # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
-    own = None if logit is None else float(torch.sigmoid(logit.float().flatten()[0]))
+    own = None if logit is None else float(torch.sigmoid(logit.float()))
     if alpha is None and own is None:
         values = "0.1 in the published rows; since April 2019 `-alpha=0.1` means 0.525"
         values = values if len(placement.after) == 1 else "0.3, as published"  # never a logit
-        fix = f"pass --alpha, the weight of the newest frame: {values}"
-        raise SalemaError(f"no alpha in {path} ({fix})")
+        raise SalemaError(f"no alpha in {path} (pass --alpha, the newest frame's weight: {values})")
     if alpha is not None and own is not None:
         warnings.warn(f"note: alpha is {alpha:g}; {path} has its own, {own:.4g}", stacklevel=4)
     alpha = own if alpha is None else alpha

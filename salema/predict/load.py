@@ -104,9 +104,7 @@ def _placed(
         return network
     of_static = network.placement.recurrence == "none" and wanted.recurrence == "ema"
     if not of_static and (wanted.recurrence, wanted.after) != ("ema", network.placement.after):
-        raise SalemaError(
-            f"{path} holds another placement (leave --placement out, or take another file)"
-        )
+        raise SalemaError(f"{path} holds another placement (take its own, or another file)")
     placed = SaliencyModel(network.config, wanted)
     kept = {k: v for k, v in network.state_dict().items() if not k.endswith("alpha_logit")}
     placed.load_state_dict(kept, strict=False)

@@ -311,6 +311,8 @@ def test_an_alpha_without_an_ema_is_refused(tmp_path):
         (CLSTM56, "clstm30", ["Gates.weight is (64, 32, 3, 3), not (256, 128, 3, 3)"]),
         (CLSTM56, "static", ["unexpected Gates.weight"]),
         (LOGIT | SALGAN, "static", ["unexpected alpha"]),
+        (SALGAN | {"alpha": torch.ones(2)}, "ema30", ["unexpected alpha"]),
+        (SALGAN | {"alpha": torch.ones(0)}, "ema30", ["unexpected alpha"]),
         (LOGIT | CLSTM30, "clstm30", ["unexpected alpha"]),
         (static_part(upto=56), "static", ["lacks salgan.56.weight, salgan.56.bias", "3 more"]),
         (SALGAN | {"salgan.62.weight": torch.ones(1)}, "static", ["salgan.62.weight"]),
