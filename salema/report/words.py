@@ -52,7 +52,7 @@ def describe(params: Params, run: str) -> str:
     placement = params.placements[run]
     if placement.recurrence == "none":
         return "no memory, trained on the same clips"
-    name = {"ema": "EMA", "convlstm": "ConvLSTM", "conv": "convolution"}[placement.recurrence]
+    name = "EMA" if placement.recurrence == "ema" else "ConvLSTM"
     parts = [
         f"{name} after {' & '.join(map(str, placement.after))}",
         f"alpha {'from ' * placement.learned}{placement.alpha:g}"
