@@ -33,13 +33,14 @@ class Straightforward:
         picture = small[:, :, ::-1].astype(np.float32) - np.array(MEAN_BGR, np.float32)
         x = torch.from_numpy(picture / self.std).permute(2, 0, 1).contiguous()[None].to(self.device)
         for index, layer in enumerate(self.layers):
-            before = x
             if index not in self.placement.after:
                 x = layer(x)
                 continue
+            inside = self.placement.recurrence == "ema"  # or the ConvLSTM works on the output
+            before = x = x if inside else layer(x)
             if self.placement.dropout == "always":
                 x = F.dropout2d(x, 0.5)
-            x = self._remember(index, layer(x))
+            x = self._remember(index, layer(x) if inside else x)
             if self.placement.residual:
                 x = x + before
         return x[0, 0].cpu().numpy()
@@ -48,17 +49,24 @@ class Straightforward:
         memory = self.memories[str(index)]
         if self.placement.recurrence == "ema":
             if index in self.states:
-                x = memory.alpha * x + (1 - memory.alpha) * self.states[index][0]
+                (last,) = self.states[index]
+                last = last.relu() if memory.rectified else last
+                x = memory.alpha * x + (1 - memory.alpha) * last
             self.states[index] = (x.clone(),)  # the next ReLU works in place
             return x
         if index != SIGMOID:
-            return self._walk(index, memory.gates, x).clone()
+            return self._convolve(index, memory, x).clone()
         side = x.shape[-2:]
         if memory.short_side:
             small = [round(length * memory.short_side / min(side)) for length in side]
             x = F.interpolate(x, small, mode="area")
-        x = memory.project(self._walk(index, memory.memory.gates, x))
+        x = memory.project(self._convolve(index, memory.memory, x))
         return torch.sigmoid(F.interpolate(x, side, mode="bilinear"))
+
+    def _convolve(self, index: int, memory: nn.Module, x: Tensor) -> Tensor:
+        if self.placement.recurrence == "conv":
+            return memory.conv(x)
+        return self._walk(index, memory.gates, x)
 
     def _walk(self, index: int, gates: nn.Conv2d, x: Tensor) -> Tensor:
         """One step of a ConvLSTM: a convolution of input and hidden state together."""

@@ -59,6 +59,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--weights": dict(type=Path, help="a file of ours or the authors' (default: the starter)"),
     "--sha256": dict(help="the hash that the weights file must have"),
     "--placement": dict(help="for the authors' files: static, ema30, clstm30, ..."),
+    "--static": dict(type=Path, help="the static network, which a VideoSalGAN checkpoint lacks"),
     "--alpha": dict(type=float, help="weight of the newest frame in an EMA, in (0, 1]"),
     "--device": dict(default="auto", help="auto, cpu, cuda or cuda:1"),
     "--precision": dict(default="auto", choices=["auto", "fp32", "bf16"], help="number format"),
@@ -157,7 +158,7 @@ def _parser() -> _Parser:
     def command(name: str, function: Command, text: str, options: str = "") -> _Parser:
         return commands.add_parser(name, help=text, description=text).takes(function, options)
 
-    placed, looks = "--placement --alpha", "--colormap --opacity --shot-reset"
+    placed, looks = "--placement --alpha --static", "--colormap --opacity --shot-reset"
     model = f"--weights --sha256 {placed} --device --precision --chunk"
     maps, clips = "--out --format --overwrite", "--root --split --videos"
     files = f"sources {model} {maps} --overlay --view --size {looks}"
@@ -195,7 +196,7 @@ def _model(parsed: argparse.Namespace) -> "Predictor":
     from salema.predict import load
 
     file = (parsed.weights, parsed.device, parsed.precision)
-    predictor = load.load(*file, parsed.placement, parsed.alpha, parsed.sha256)
+    predictor = load.load(*file, parsed.placement, parsed.alpha, parsed.sha256, parsed.static)
     predictor.chunk = parsed.chunk
     if sys.stderr.isatty():  # elsewhere, stderr holds errors and nothing else
         print(f"{predictor.device} {predictor.precision}", file=sys.stderr)
@@ -327,14 +328,16 @@ def _controls(parsed: argparse.Namespace) -> Path:
 def _convert(parsed: argparse.Namespace) -> Path:
     from salema.predict import load
 
-    return load.convert(parsed.old, parsed.new, parsed.placement, parsed.alpha, parsed.half)
+    placed = parsed.placement, parsed.alpha, parsed.half, parsed.static
+    return load.convert(parsed.old, parsed.new, *placed)
 
 
 def _export(parsed: argparse.Namespace) -> Path:
     from salema.predict import load
     from salema.tools import export
 
-    network, card = load.read(parsed.weights, parsed.placement, parsed.alpha, parsed.sha256)
+    placed = parsed.placement, parsed.alpha, parsed.sha256, parsed.static
+    network, card = load.read(parsed.weights, *placed)
     return export.export(network, parsed.out, card)
 
 

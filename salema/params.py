@@ -108,16 +108,17 @@ class Finetune(Training):
 class Placement(Block):
     """The position and the behaviour of a recurrence: one row of the ablation table."""
 
-    recurrence: Literal["none", "ema", "convlstm"]
+    recurrence: Literal["none", "ema", "convlstm", "conv"]  # conv: a ConvLSTM's control, no memory
     after: list[Layer] = []
     alpha: Annotated[float, Field(gt=0, le=1)] | None = None
     learned: bool = False
+    rectified: bool = False  # an EMA averages with the ReLU of its state
     residual: bool = False
     dropout: Literal["none", "train", "always"] = "none"
     decode: Literal["cell", "hidden"] = "cell"
-    hidden: Positive | None = None  # channels of a ConvLSTM on maps, at width 1.0
+    hidden: Positive | None = None  # channels of a convlstm or conv on maps, at width 1.0
     fresh: list[Layer] = []  # layers that start from random weights
-    short_side: Positive | None = None  # a ConvLSTM works at this size
+    short_side: Positive | None = None  # a convlstm or conv on maps works at this size
     static: Literal["tuned", "frozen", "plain"] = "tuned"  # plain: nothing is trained
     thaw: bool = False  # train the recurrence first, then the decoder, then the encoder
     learning_rate: Rate | None = None  # None: finetune.learning_rate
@@ -125,15 +126,17 @@ class Placement(Block):
 
     @model_validator(mode="after")
     def _fits(self) -> "Placement":
-        ema, convlstm = self.recurrence == "ema", self.recurrence == "convlstm"
-        sized = self.hidden or self.short_side
+        ema, convolves = self.recurrence == "ema", self.recurrence in ("convlstm", "conv")
+        sized, rectified = self.hidden or self.short_side, self.rectified
         rules = [
-            ((ema or convlstm) != bool(self.after), "`after` belongs to an ema or a convlstm"),
+            ((ema or convolves) != bool(self.after), "`after` belongs to ema, convlstm and conv"),
             (sorted(set(self.after)) != self.after, "`after` must be in ascending order"),
             (ema != (self.alpha is not None), "`alpha` belongs to recurrence: ema, which needs it"),
             (self.learned and not ema, "`learned` belongs to recurrence: ema"),
             (self.learned and self.alpha == 1, "`learned` needs an alpha below 1"),  # finite logit
-            (sized and not convlstm, "`hidden` and `short_side` belong to recurrence: convlstm"),
+            (rectified and not ema, "`rectified` belongs to recurrence: ema"),
+            (rectified and self.residual, "`rectified` fits no residual, which keeps the state"),
+            (sized and not convolves, "`hidden` and `short_side` belong to a convlstm or a conv"),
             (self.short_side and self.after != [61], "`short_side` needs after: [61], the maps"),
             (self.thaw and self.static != "tuned", "`thaw` needs static: tuned"),
         ]
@@ -151,7 +154,9 @@ class Placement(Block):
 SUFFIXES = {None: {}, "dropout": {"dropout": "always"}, "residual": {"residual": True}}
 SUFFIXES |= {"learned": {"learned": True, "alpha": 0.56}, "plain": {"static": "plain"}}
 EMAS = ("ema7", "ema30", "ema30-dropout", "ema30-residual", "ema30-learned", "ema54", "ema61")
-NAMES = ("static", *EMAS, "ema7-54", "clstm30", "clstm56", "videosalgan")  # the well-known ones
+CLSTMS = ("clstm30", "clstm30-residual", "clstm56", "videosalgan", "videosalgan-conv")
+NAMES = ("static", *EMAS, "ema7-54", *CLSTMS)  # the well-known ones
+ENCODER = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # its convolutions
 
 
 def named(name: str) -> Placement:
@@ -159,22 +164,30 @@ def named(name: str) -> Placement:
 
     "ema<L>" is an EMA behind layer L with an alpha of 0.1, "ema<L>-<M>" one behind each of two
     layers with 0.3, and a suffix changes one setting, as in "ema30-residual" (see `SUFFIXES`).
+
+    An EMA behind a convolution of the encoder is `rectified`, as in the released code: the ReLU
+    that follows works in place, on the state, unless there is a residual. The output of layer 54
+    is never negative, so one flag is right for both EMAs of "ema7-54".
     """
     match name:
         case "static" | "static-video":
             return Placement(recurrence="none")
-        case "clstm30":  # before layer 30
-            return Placement(recurrence="convlstm", after=[29])
+        case "clstm30" | "clstm30-residual":  # before layer 30
+            residual = name.endswith("residual")
+            return Placement(recurrence="convlstm", after=[29], residual=residual)
         case "clstm56":
             return Placement(recurrence="convlstm", after=[55], fresh=[56, 58, 60])
-        case "videosalgan":
+        case "videosalgan" | "videosalgan-conv":  # and its control
+            kind = "conv" if name.endswith("conv") else "convlstm"
             size = {"hidden": 128, "short_side": 64}
-            return Placement(recurrence="convlstm", after=[61], static="frozen", **size)
+            return Placement(recurrence=kind, after=[61], static="frozen", **size)
     ema = re.fullmatch(r"ema(\d+)(?:-(\d+))?(?:-([a-z]+))?", name)
     after = [int(layer) for layer in ema.groups()[:2] if layer] if ema else [62]
     if max(after) > 61 or sorted(set(after)) != after or ema[3] not in SUFFIXES:
         raise SalemaError(f"unknown placement {name!r} ({_nearest(name, NAMES)})")
     settings = {"alpha": 0.1 if len(after) == 1 else 0.3, **SUFFIXES[ema[3]]}
+    in_place = after[0] in ENCODER and after[-1] in (*ENCODER, 54)
+    settings["rectified"] = in_place and "residual" not in settings
     return Placement(recurrence="ema", after=after, **settings)
 
 

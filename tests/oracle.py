@@ -25,7 +25,8 @@ def gray_levels(weights, settings, frames, size, std=1.0, always=True):
 
     Args:
         weights: `layers.<i>.*`, `memories.<i>.*`, float32.
-        settings: A placement: recurrence, after, alpha, residual, dropout, decode, short_side.
+        settings: A placement: recurrence, after, alpha, rectified, residual, dropout, decode,
+            short_side.
         frames: uint8 RGB pictures of any size.
         size: Rows and columns of the network.
         std: What the mean-subtracted input is divided by (1: as the authors do).
@@ -55,19 +56,33 @@ def one_frame(weights, settings, x, memory, number, always):
         if index not in settings["after"]:
             x = layer(weights, index, x)
             continue
-        encoded = x
-        if settings["dropout"] == "always" and always:
-            x = x * dropout_mask(number, x.shape[1])
-        x = layer(weights, index, x)
-        if settings["recurrence"] == "ema":
-            x = moving_average(weights, settings, index, x, memory)
-        elif index == SIGMOID:
-            x = lstm_on_maps(weights, settings, index, x, memory)
-        else:
-            x = lstm(weights, settings, f"memories.{index}.gates", x, memory, index)
+        dropped = settings["dropout"] == "always" and always
+        if settings["recurrence"] == "ema":  # around the layer: its input is dropped and added
+            encoded = x
+            if dropped:
+                x = x * dropout_mask(index, number, x.shape[1])
+            x = moving_average(weights, settings, index, layer(weights, index, x), memory)
+        else:  # behind the layer: its output is dropped and added
+            encoded = x = layer(weights, index, x)
+            if dropped:
+                x = x * dropout_mask(index, number, x.shape[1])
+            x = behind(weights, settings, index, x, memory)
         if settings["residual"]:
             x = encoded + x
     return x[0, 0].numpy()
+
+
+def behind(weights, settings, index, x, memory):
+    """A ConvLSTM or its control, on features or on maps."""
+    if index == SIGMOID:
+        return on_maps(weights, settings, index, x, memory)
+    return one_step(weights, settings, f"memories.{index}", x, memory, index)
+
+
+def one_step(weights, settings, name, x, memory, index):
+    if settings["recurrence"] == "conv":
+        return convolve(x, weights, f"{name}.conv", padding=1)
+    return lstm(weights, settings, f"{name}.gates", x, memory, index)
 
 
 def layer(weights, index, x):
@@ -89,19 +104,22 @@ def convolve(x, weights, name, padding):
     return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
 
 
-def dropout_mask(number, channels):
-    """Ours, so that a run can be repeated: drawn from the frame's number alone, doubled."""
-    drawn = np.random.default_rng([7, number]).random(channels)
+def dropout_mask(index, number, channels):
+    """Ours, so that a run can be repeated: drawn from the numbers of layer and frame, doubled."""
+    drawn = np.random.default_rng([7, index, number]).random(channels)
     return torch.tensor([2.0 if value < 0.5 else 0.0 for value in drawn]).view(1, channels, 1, 1)
 
 
 def moving_average(weights, settings, index, x, memory):
-    """s_1 = x_1; s_t = a x_t + (1 - a) s_{t-1}."""
+    """s_1 = x_1; s_t = a x_t + (1 - a) s_{t-1}, or with relu(s_{t-1}) where it is rectified."""
     alpha = settings["alpha"]
     if settings.get("learned"):
         alpha = 1 / (1 + math.exp(-float(weights[f"memories.{index}.alpha_logit"])))
     if index in memory:
-        x = alpha * x + (1 - alpha) * memory[index]
+        last = memory[index]
+        if settings["rectified"]:
+            last = torch.where(last > 0, last, torch.zeros_like(last))
+        x = alpha * x + (1 - alpha) * last
     memory[index] = x
     return x
 
@@ -124,14 +142,14 @@ def lstm(weights, settings, name, x, memory, index):
     return cell if settings["decode"] == "cell" else hidden
 
 
-def lstm_on_maps(weights, settings, index, x, memory):
-    """VideoSalGAN: the static map made small, a ConvLSTM, 1x1 to a logit map, made large."""
+def on_maps(weights, settings, index, x, memory):
+    """VideoSalGAN: the static map made small, ConvLSTM or conv, 1x1 to logits, made large."""
     rows, columns = x.shape[2:]
     short = settings["short_side"]
     if short is not None:
         ratio = short / min(rows, columns)
         x = by_area(x[0, 0], round(rows * ratio), round(columns * ratio))[None, None]
-    decoded = lstm(weights, settings, f"memories.{index}.memory.gates", x, memory, index)
+    decoded = one_step(weights, settings, f"memories.{index}.memory", x, memory, index)
     logits = convolve(decoded, weights, f"memories.{index}.project", padding=0)
     logits = F.interpolate(logits, (rows, columns), mode="bilinear", align_corners=False)
     return 1 / (1 + torch.exp(-logits))

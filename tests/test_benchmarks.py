@@ -65,7 +65,10 @@ def test_ours_and_the_straightforward_path_make_the_same_maps(bench):
     assert rows["fp32 from straightforward, at most"] < 1e-4
 
 
-@pytest.mark.parametrize("name", ["static", "ema7-54", "ema30-residual", "clstm30", "videosalgan"])
+ROWS = ("static", "ema7", "ema7-54", "ema30-residual", "clstm30", "clstm30-residual", "videosalgan")
+
+
+@pytest.mark.parametrize("name", [*ROWS, "videosalgan-conv"])
 def test_the_straightforward_path_is_that_of_each_placement(name):
     predictor = Predictor(scale.random_network(name, 0.125, (32, 48)), "cpu", "fp32")
     frames = np.stack(list(scale.scenes(4, (32, 48))))

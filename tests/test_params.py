@@ -74,8 +74,9 @@ def test_every_row_is_the_placement_of_its_name():
     ("name", "settings"),
     [
         ("static", {"recurrence": "none"}),
-        ("ema0", {"recurrence": "ema", "after": [0], "alpha": 0.1}),
-        ("ema7-54", {"recurrence": "ema", "after": [7, 54], "alpha": 0.3}),
+        ("ema0", {"recurrence": "ema", "after": [0], "alpha": 0.1, "rectified": True}),
+        ("ema7-residual", {"recurrence": "ema", "after": [7], "alpha": 0.1, "residual": True}),
+        ("ema7-54", {"recurrence": "ema", "after": [7, 54], "alpha": 0.3, "rectified": True}),
         ("ema61-residual", {"recurrence": "ema", "after": [61], "alpha": 0.1, "residual": True}),
         ("clstm30", {"recurrence": "convlstm", "after": [29]}),
     ],
@@ -85,7 +86,7 @@ def test_a_name_gives_a_placement_by_rule(name, settings):
 
 
 def test_the_well_known_names_are_all_placements():
-    assert len({params.named(name).model_dump_json() for name in params.NAMES}) == 12
+    assert len({params.named(name).model_dump_json() for name in params.NAMES}) == 14
 
 
 @pytest.mark.parametrize("name", ["ema3O", "ema62", "ema54-7", "ema30-30", "ema30-odd", "", "ema"])
@@ -330,6 +331,12 @@ def test_a_number_that_yaml_reads_as_text_gets_a_hint(key):
         ({"recurrence": "ema", "after": [61], "alpha": 0.1, "hidden": 4}, "`hidden`"),
         ({"recurrence": "ema", "after": [61], "alpha": 0.1, "short_side": 64}, "`short_side`"),
         ({"recurrence": "convlstm", "after": [29], "short_side": 64}, "`short_side`"),
+        ({"recurrence": "conv"}, "`after`"),
+        ({"recurrence": "convlstm", "after": [7], "rectified": True}, "`rectified`"),
+        (
+            {"recurrence": "ema", "after": [7], "alpha": 0.1, "rectified": True, "residual": True},
+            "`rectified`",
+        ),
         ({"recurrence": "ema", "after": [30], "alpha": 1.0, "learned": True}, "`learned`"),
     ],
 )

@@ -22,11 +22,10 @@ from salema.model.layers import (
     SIGMOID,
     Branched,
     Branches,
-    reset,
     salgan,
     scaled,
 )
-from salema.model.recurrence import EMA, Cells, ConvLSTM, MapLSTM
+from salema.model.recurrence import EMA, Cells, ConvLSTM, Convolution, OnMaps, xavier
 from salema.params import Model, Placement
 
 
@@ -34,7 +33,7 @@ class State(NamedTuple):
     """What a model remembers between chunks: frames seen, and each recurrence's state."""
 
     frame: int = 0
-    memories: dict[int, Tensor | Cells] = {}  # noqa: RUF012 - never mutated
+    memories: dict[int, Tensor | Cells | tuple[()]] = {}  # noqa: RUF012 - never mutated
 
     def detach(self) -> "State":
         """The same state without its history, for truncated backpropagation."""
@@ -65,7 +64,7 @@ class SaliencyModel(nn.Module):
         for layer in placement.fresh:
             if not isinstance(self.layers[layer], nn.Conv2d):
                 raise SalemaError(f"fresh: {layer} in a placement (no convolution is there)")
-            reset(self.layers[layer])
+            xavier(self.layers[layer])
         for after in placement.after:  # what they read may be a state or a residual
             for layer in self.layers[after : after + 2]:
                 if isinstance(layer, nn.ReLU):
@@ -88,28 +87,26 @@ class SaliencyModel(nn.Module):
             self.layers[index] = nn.Identity()
 
     def _memory(self, after: int) -> nn.Module:
-        place, channels = self.placement, self.widths[after]
-        resized = isinstance(self.layers[after], nn.MaxPool2d | nn.Upsample)
-        if place.residual and (resized or after == 0 or self.widths[after - 1] != channels):
-            raise SalemaError(f"a residual around layer {after}, which changes the shape (move it)")
-        match place.recurrence:
-            case "ema":
-                return EMA(place.alpha, place.learned)
-            case "convlstm" if after == SIGMOID:
-                hidden = scaled(place.hidden or 128, self.config.width)
-                return MapLSTM(hidden, place.short_side, place.decode)
-            case "convlstm":
-                if place.hidden not in (None, channels):
-                    what = f"hidden: {place.hidden} after layer {after}"
-                    raise SalemaError(f"{what} (leave it out: {channels})")
-                return ConvLSTM(channels, channels, place.decode)
-        raise ValueError(f"no recurrence is called {place.recurrence!r}")
+        place, channels, on_maps = self.placement, self.widths[after], after == SIGMOID
+        if place.recurrence == "ema":
+            resized = isinstance(self.layers[after], nn.MaxPool2d | nn.Upsample)
+            if place.residual and (resized or after == 0 or self.widths[after - 1] != channels):
+                raise SalemaError(f"a residual around layer {after} changes the shape (move it)")
+            return EMA(place.alpha, place.learned, place.rectified)
+        if not on_maps and place.hidden not in (None, channels):
+            raise SalemaError(f"hidden: {place.hidden} after layer {after} (make it {channels})")
+        hidden = scaled(place.hidden or 128, self.config.width) if on_maps else channels
+        lstm = place.recurrence == "convlstm"
+        memory = ConvLSTM(channels, hidden, place.decode) if lstm else Convolution(channels, hidden)
+        return OnMaps(memory, hidden, place.short_side) if on_maps else memory
 
     def assemble(self) -> None:
         """Make `segments`, from one memory to the next; call it again if a layer was replaced.
 
-        Each is the layers before a layer with a memory, that layer and its number. The last one
-        has neither. The list is not part of the module tree, which has its modules already.
+        Each is the layers up to a memory's dropout and residual, those from there to the memory,
+        and the number of the last one. Dropout and residual are at the input of an EMA's layer,
+        but at the output of a ConvLSTM's, whose second part is empty. The last segment is only
+        layers. The list is not part of the module tree, which has its modules already.
         """
         layers = [
             Branched(layer, self.branches[str(index)]) if str(index) in self.branches else layer
@@ -118,7 +115,9 @@ class SaliencyModel(nn.Module):
         self.segments: list[tuple[nn.Sequential, nn.Module | None, int | None]] = []
         start = 0
         for index in self.placement.after:
-            self.segments.append((nn.Sequential(*layers[start:index]), layers[index], index))
+            inner = index + (self.placement.recurrence != "ema")
+            parts = layers[start:inner], layers[inner : index + 1]
+            self.segments.append((*(nn.Sequential(*part) for part in parts), index))
             start = index + 1
         self.segments.append((nn.Sequential(*layers[start:]), None, None))
 
@@ -130,10 +129,10 @@ class SaliencyModel(nn.Module):
         batch, time = frames.shape[:2]
         state, memories = state or State(), {}
         x = self.normalise(frames.flatten(0, 1))
-        for layers, layer, index in self.segments:
+        for layers, inner, index in self.segments:
             x = layers(x)  # independent of time: B * T frames are one batch
-            if layer is not None:
-                before, x = x, layer(self._dropped(x, batch, state.frame))
+            if inner is not None:
+                before, x = x, inner(self._dropped(x, batch, state.frame, index))
                 clips, memory = x.unflatten(0, (batch, -1)), state.memories.get(index)
                 averages, memories[index] = self.memories[str(index)](clips, memory)
                 x = averages.flatten(0, 1)
@@ -141,17 +140,17 @@ class SaliencyModel(nn.Module):
         maps = x.float().view(batch, time, *x.shape[-2:])
         return maps, State(state.frame + time, memories)
 
-    def _dropped(self, x: Tensor, batch: int, first: int) -> Tensor:
+    def _dropped(self, x: Tensor, batch: int, first: int, layer: int) -> Tensor:
         """Drop half of the channels of each frame (B * T, C, H, W), where the placement does."""
         kind = self.placement.dropout
         if kind != "none" and self.training:
             return F.dropout2d(x, 0.5)
         if kind != "always":
             return x
-        # Differs: the released code drew at random at inference. Here the channels depend on
-        # the number of the frame only, so that maps can be repeated with any chunk length.
-        time, channels = x.shape[0] // batch, x.shape[1]
-        keep = [np.random.default_rng([7, first + t]).random(channels) < 0.5 for t in range(time)]
+        # Differs: the released code drew at random at inference. Here the channels depend on the
+        # layer and the number of the frame, so that maps can be repeated with any chunk length.
+        channels, numbers = x.shape[1], range(first, first + len(x) // batch)
+        keep = [np.random.default_rng([7, layer, n]).random(channels) < 0.5 for n in numbers]
         mask = torch.from_numpy(np.stack(keep)).to(x).mul(2)
         return x * mask.repeat(batch, 1)[:, :, None, None]
 

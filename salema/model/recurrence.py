@@ -1,6 +1,6 @@
-"""Memories over time: an exponential moving average and a ConvLSTM.
+"""Memories over time: an exponential moving average and a ConvLSTM; a convolution as its control.
 
-Both map `(B, T, C, H, W)` and the state after the previous chunk to the same shape and the
+Each maps `(B, T, C, H, W)` and the state after the previous chunk to the same shape and the
 new state, so a video may be cut into chunks anywhere without changing a map.
 """
 
@@ -13,6 +13,12 @@ from torch.nn import functional as F
 Cells = tuple[Tensor, Tensor]  # cell in float32 and hidden state, (B, hidden, H, W) each
 
 
+def xavier(convolution: nn.Conv2d) -> None:
+    """Xavier-normal weights and zero biases, in place: how the original starts what is new."""
+    nn.init.xavier_normal_(convolution.weight)
+    nn.init.zeros_(convolution.bias)
+
+
 class EMA(nn.Module):
     """Exponential moving average of one layer's activations over time.
 
@@ -23,6 +29,8 @@ class EMA(nn.Module):
     Args:
         alpha: Weight of the newest frame, in (0, 1]; 1 switches the memory off.
         learned: Whether `alpha_logit`, its logit, is a parameter; it is infinite at alpha 1.
+        rectified: s_t = alpha * x_t + (1 - alpha) * relu(s_{t-1}), in a loop over time: so the
+            released code averages behind VGG's convolutions, whose ReLUs work in place.
 
     Raises:
         ValueError: alpha is outside (0, 1], or is 1 and learned.
@@ -30,8 +38,9 @@ class EMA(nn.Module):
     Source: Linardos et al., BMVC 2019.
     """
 
-    def __init__(self, alpha: float, learned: bool = False) -> None:
+    def __init__(self, alpha: float, learned: bool = False, rectified: bool = False) -> None:
         super().__init__()
+        self.rectified = rectified
         if not 0 < alpha <= 1:
             raise ValueError(f"alpha must be in (0, 1], not {alpha}")
         if learned and alpha == 1:
@@ -52,31 +61,40 @@ class EMA(nn.Module):
 
         The state is (B, 1, H*W*C) float32; it is None at a clip's start.
         """
-        _, time, channels, height, width = x.shape
+        _, _, channels, height, width = x.shape
         flat = x.permute(0, 1, 3, 4, 2).flatten(2)  # a view where the layout is channels_last
-        weights, decay = self._weights(time, fresh=state is None)
-        # Plain products, outside autocast: what is rounded is chosen here.
-        with torch.autocast(x.device.type, enabled=False):
-            out = torch.matmul(weights.to(flat.dtype), flat)
-            last = torch.matmul(weights[-1:], flat.float())
-            if state is not None:
-                out = torch.addcmul(out, decay.to(flat.dtype), state.to(flat.dtype))
-                last = last + decay[-1:] * state
+        out, last = self._loop(flat, state) if self.rectified else self._product(flat, state)
         averages = out.unflatten(2, (height, width, channels)).permute(0, 1, 4, 2, 3)
         return averages, last
 
-    def _weights(self, time: int, fresh: bool) -> tuple[Tensor, Tensor]:
-        """(T, T) weight of frame j in average i, and (T, 1) weight of the state before."""
-        keep = 1 - self.alpha
+    def _loop(self, flat: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, T, H*W*C) and the state -> averages, and the new state, frame by frame."""
+        averages = []
+        for x in flat.float().split(1, dim=1):
+            state = x if state is None else torch.lerp(state.relu(), x, self.alpha)
+            averages.append(state.to(flat.dtype))
+        return torch.cat(averages, 1), state
+
+    def _product(self, flat: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(B, T, H*W*C) and the state -> averages, and the new state, by matrix products."""
+        keep, time = 1 - self.alpha, flat.shape[1]
         step = torch.arange(time, device=keep.device, dtype=keep.dtype)
         age = step[:, None] - step[None, :]
         # 0 ** 0 is 1 with a gradient of 0: alpha = 1 is safe.
         power = keep ** age.clamp(min=0)
         scale = self.alpha.expand(time)
-        if fresh:  # the first frame enters whole
+        if state is None:  # the first frame enters whole
             scale = torch.cat([torch.ones_like(scale[:1]), scale[1:]])
-        weights = torch.where(age >= 0, power * scale[None, :], 0.0)
-        return weights, keep ** (step[:, None] + 1)
+        weights = torch.where(age >= 0, power * scale[None, :], 0.0)  # of frame j in average i
+        decay = keep ** (step[:, None] + 1)  # of the state before
+        # Plain products, outside autocast: what is rounded is chosen here.
+        with torch.autocast(flat.device.type, enabled=False):
+            out = torch.matmul(weights.to(flat.dtype), flat)
+            last = torch.matmul(weights[-1:], flat.float())
+            if state is not None:
+                out = torch.addcmul(out, decay.to(flat.dtype), state.to(flat.dtype))
+                last = last + decay[-1:] * state
+        return out, last
 
 
 class ConvLSTM(nn.Module):
@@ -96,8 +114,7 @@ class ConvLSTM(nn.Module):
         self.channels = channels
         self.decode = decode
         self.gates = nn.Conv2d(channels + hidden, 4 * hidden, 3, padding=1)
-        nn.init.xavier_normal_(self.gates.weight)
-        nn.init.zeros_(self.gates.bias)
+        xavier(self.gates)
 
     def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
         """(B, T, C, H, W) -> cells (or hidden states) (B, T, hidden, H, W), and the new state.
@@ -125,22 +142,38 @@ class ConvLSTM(nn.Module):
         return torch.stack(outputs, 1), (cell, hidden)
 
 
-class MapLSTM(nn.Module):
-    """VideoSalGAN's memory: a ConvLSTM over the static maps, its cell to one logit map.
+class Convolution(nn.Module):
+    """A 3x3 convolution in a ConvLSTM's place, without memory and activation: its control."""
 
-    Source: Linardos et al., 2018 (VideoSalGAN); 1 -> `hidden` channels, 1x1 back.
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, hidden, 3, padding=1)
+        xavier(self.conv)
+
+    def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
+        """(B, T, C, H, W) and a state that is not used -> (B, T, hidden, H, W), empty state."""
+        y = self.conv(x.flatten(0, 1).to(self.conv.weight.dtype))
+        return y.unflatten(0, x.shape[:2]), ()
+
+
+class OnMaps(nn.Module):
+    """VideoSalGAN: a ConvLSTM (or its control) over the static maps, decoded to one logit map.
+
+    `memory` maps 1 to `hidden` channels, with the maps' short side at `short_side` (None: as is).
+
+    Source: Linardos et al., 2018 (VideoSalGAN).
     """
 
-    def __init__(self, hidden: int, short_side: int | None, decode: str) -> None:
+    def __init__(self, memory: nn.Module, hidden: int, short_side: int | None = None) -> None:
         super().__init__()
-        self.short_side = short_side
-        self.memory = ConvLSTM(1, hidden, decode)
+        self.memory, self.short_side = memory, short_side
         self.project = nn.Conv2d(hidden, 1, 1)
 
-    def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
+    def forward(self, x: Tensor, state: Cells | tuple | None) -> tuple[Tensor, Cells | tuple]:
         """(B, T, 1, H, W) maps in (0, 1) and a state -> new maps of the same size, state."""
         batch, time, _, height, width = x.shape
         maps = x.flatten(0, 1)
+        # Differs: VideoSalGAN read 8-bit maps from files; these come from the network, unrounded.
         if self.short_side is not None:
             ratio = self.short_side / min(height, width)
             small = (round(height * ratio), round(width * ratio))

@@ -4,8 +4,9 @@ Their files hold neither the placement nor, mostly, the alpha: both must be give
 them is ever executed: `torch.load(weights_only=True)`.
 
 Formats: SalGAN and SalBCE (`salgan.<i>.*`, or bare `<i>.*`), SalEMA (with an `alpha` that is a
-logit, from April 2019 on, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56 (`Gates.*`,
-`final_convs.*`); with or without `state_dict`, `module.` and optimizer state.
+logit, where it was learned, or without), SalCLSTM30 (`Gates.*`), SalCLSTM56 (`Gates.*`,
+`final_convs.*`), VideoSalGAN (`Gates.*`, `conv1x1.*`) and its control (`conv.*`, `conv1x1.*`),
+both without a static network; with or without `state_dict`, `module.` and optimizer state.
 """
 
 import re
@@ -24,27 +25,30 @@ LEAK_NOTE = (
     "its scores on them prove nothing"
 )
 STATIC_KEY = re.compile(r"^(?:salgan\.|layers\.)?(\d+)\.(weight|bias)$")
-GATES_KEY = re.compile(r"(?:^|\.)Gates\.(weight|bias)$")
+MEMORY_KEY = re.compile(r"(?:^|\.)(Gates|conv|conv1x1)\.(weight|bias)$")
 FINAL_KEY = re.compile(r"^final_convs\.(\d+)\.(weight|bias)$")
 FINAL_LAYERS = (56, 58, 60)
+NO_STATIC = "--static is for a checkpoint of VideoSalGAN, and {} is none (leave it out)"
 
 
-def load(path: str | Path, placement: Placement | None, alpha: float | None) -> SaliencyModel:
+def load(
+    path: str | Path,
+    placement: Placement | None,
+    alpha: float | None,
+    static: SaliencyModel | None = None,
+) -> SaliencyModel:
     """One of the authors' `.pt` files as a model in float32 on the CPU.
 
-    `placement` is that of its training (None is an error); `alpha` is the effective weight of the
-    newest frame, for EMA files without one.
+    `placement` is that of its training (None is an error); `alpha` is the weight of the newest
+    frame in an EMA (None: the file's own); `static` is for a VideoSalGAN file, which holds none.
     """
     path = Path(path)
     tensors = _tensors(path)
     if placement is None:
         what = f"the placement is not in {path}"
-        raise SalemaError(f"{what} (pass --placement: static, ema30, clstm30, ...)")
+        raise SalemaError(f"{what} (pass --placement: static, ema30, clstm30, videosalgan, ...)")
     state, logit = _renamed(tensors, placement, path)
-    first = state.get("layers.0.weight")
-    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
-        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
-    config = Model(width=len(first) / 64)
+    config, placement = _configured(state, placement, static, path)
     with torch.device("meta"):  # names and shapes only
         expected = SaliencyModel(config, placement).state_dict()
     _check(state, {k: v for k, v in expected.items() if "alpha_logit" not in k}, path)
@@ -57,6 +61,25 @@ def load(path: str | Path, placement: Placement | None, alpha: float | None) -> 
     if placement.recurrence == "ema" and placement.after == [30]:
         warnings.warn(LEAK_NOTE, stacklevel=3)
     return model
+
+
+def _configured(
+    state: dict[str, Tensor], placement: Placement, static: SaliencyModel | None, path: Path
+) -> tuple[Model, Placement]:
+    """Configuration and placement with the file's widths; the layers of `static` join `state`."""
+    first, project = state.get("layers.0.weight"), state.get("memories.61.project.weight")
+    if first is None and (project is not None or "conv1x1.weight" in state):
+        if project is None or static is None:
+            fix = "pass --placement videosalgan or videosalgan-conv, and --static FILE"
+            raise SalemaError(f"{path} is VideoSalGAN's and holds no static network ({fix})")
+        state |= {k: v for k, v in static.state_dict().items() if k.startswith("layers.")}
+        hidden = max(1, round(project.numel() / static.config.width))  # at width 1.0
+        return static.config, placement.model_copy(update={"hidden": hidden})
+    if static is not None:
+        raise SalemaError(NO_STATIC.format(path))
+    if first is None or first.ndim != 4 or not 0 < len(first) <= 256:
+        raise SalemaError(f"no first convolution in {path} (is it a SalGAN or SalEMA file?)")
+    return Model(width=len(first) / 64), placement
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -80,18 +103,21 @@ def _renamed(
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """Their keys -> ours, and the logit of alpha where there is one."""
     state, unknown, logit = {}, [], None
+    names = {"Gates": "gates"} if placement.recurrence == "convlstm" else {}
+    if placement.after == [61] and placement.recurrence != "ema":
+        names = {"Gates": "memory.gates", "conv": "memory.conv", "conv1x1": "project"}
     finals = sorted({int(m[1]) for m in map(FINAL_KEY.match, tensors) if m})
     for key, tensor in tensors.items():
-        if key == "alpha" and placement.recurrence == "ema":
+        if key == "alpha" and placement.recurrence == "ema" and tensor.numel() == 1:
             logit = tensor
         elif match := STATIC_KEY.match(key):
             state.setdefault(f"layers.{match[1]}.{match[2]}", tensor)
-        elif (match := GATES_KEY.search(key)) and placement.recurrence == "convlstm":
-            state[f"memories.{placement.after[0]}.gates.{match[1]}"] = tensor
+        elif (match := MEMORY_KEY.search(key)) and match[1] in names:
+            state[f"memories.{placement.after[0]}.{names[match[1]]}.{match[2]}"] = tensor
         elif (match := FINAL_KEY.match(key)) and len(finals) == len(FINAL_LAYERS):
             layer = FINAL_LAYERS[finals.index(int(match[1]))]
             state[f"layers.{layer}.{match[2]}"] = tensor
-        elif key == "alpha" or GATES_KEY.search(key) or FINAL_KEY.match(key):
+        elif key == "alpha" or MEMORY_KEY.search(key) or FINAL_KEY.match(key):
             state[key] = tensor  # theirs, but not of this placement: `_check` names it
         else:
             unknown.append(repr(key))
@@ -104,14 +130,15 @@ def _renamed(
 def _with_alpha(
     placement: Placement, logit: Tensor | None, alpha: float | None, path: Path
 ) -> Placement:
-    if logit is not None:
-        if alpha is not None:
-            raise SalemaError(f"{path} has an alpha of its own (leave --alpha out)")
-        # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
-        alpha = float(torch.sigmoid(logit.float().flatten()[0]))
-    elif alpha is None:
-        fix = "pass --alpha, the weight of the newest frame; the published rows used 0.1"
-        raise SalemaError(f"no alpha in {path} ({fix})")
+    # Differs: one number had two meanings; a file with an `alpha` key holds the logit.
+    own = None if logit is None else float(torch.sigmoid(logit.float()))
+    if alpha is None and own is None:
+        values = "0.1 in the published rows; since April 2019 `-alpha=0.1` means 0.525"
+        values = values if len(placement.after) == 1 else "0.3, as published"  # never a logit
+        raise SalemaError(f"no alpha in {path} (pass --alpha, the newest frame's weight: {values})")
+    if alpha is not None and own is not None:
+        warnings.warn(f"note: alpha is {alpha:g}; {path} has its own, {own:.4g}", stacklevel=4)
+    alpha = own if alpha is None else alpha
     if not 0 < alpha <= 1:
         raise SalemaError(f"--alpha must be in (0, 1], not {alpha} (0.1 is the published weight)")
     return placement.model_copy(update={"alpha": alpha, "learned": False})
@@ -120,7 +147,8 @@ def _with_alpha(
 def _check(state: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
     faults: dict[str, list[str]] = {"lacks": [], "has the unexpected": [], "differs:": []}
     for key in expected | state:
-        name = re.sub(r"^memories\.\d+\.gates", "Gates", key).replace("layers.", "salgan.")
+        name = re.sub(r"^memories\.\d+\.(memory\.)?", "", key).replace("layers.", "salgan.")
+        name = name.replace("gates.", "Gates.").replace("project.", "conv1x1.")
         if key not in state:
             faults["lacks"].append(name)
         elif key not in expected:

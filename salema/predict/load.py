@@ -31,6 +31,7 @@ def load(
     placement: str | Placement | None = None,
     alpha: float | None = None,
     sha256: str | None = None,
+    static: str | Path | None = None,
 ) -> Predictor:
     """A model that is ready to predict.
 
@@ -42,10 +43,11 @@ def load(
         placement: For the authors' files, which do not name it; or an untrained EMA to put
             into a static file of ours.
         alpha: Weight of the newest frame, for the authors' EMA files without one; or instead
-            of the one in a file of ours.
+            of the one in a file.
         sha256: The expected hash of the file.
+        static: The file of the static network of a VideoSalGAN checkpoint, which holds none.
     """
-    network, card = read(path, placement, alpha, sha256)
+    network, card = read(path, placement, alpha, sha256, static)
     return Predictor(network, device, precision, card=card)
 
 
@@ -54,6 +56,7 @@ def read(
     placement: str | Placement | None = None,
     alpha: float | None = None,
     sha256: str | None = None,
+    static: str | Path | None = None,
 ) -> tuple[SaliencyModel, Card]:
     """The network of `load` as it is stored, in float32 on the CPU, and its card."""
     if path is None and not weights.STARTER.exists():
@@ -65,10 +68,13 @@ def read(
         raise SalemaError(f"empty file: {path} (download it again)")
     if head.lstrip()[:1] == b"<":
         raise SalemaError(f"a web page, not weights: {path} (download the file itself)")
+    known, of_static = read(static, "static") if static is not None else (None, Card())
     if head[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
+        if known:
+            raise SalemaError(authors.NO_STATIC.format(path))
         network, card = weights.read(path)
         return _placed(network, placement, alpha, path), card
-    return authors.load(path, placement, alpha), Card(run=path.stem)
+    return authors.load(path, placement, alpha, known), Card(path.stem, of_static.seen)
 
 
 def _head(path: Path, sha256: str | None) -> bytes:
@@ -98,7 +104,7 @@ def _placed(
         return network
     of_static = network.placement.recurrence == "none" and wanted.recurrence == "ema"
     if not of_static and (wanted.recurrence, wanted.after) != ("ema", network.placement.after):
-        raise SalemaError(f"{path} holds another placement (leave --placement out)")
+        raise SalemaError(f"{path} holds another placement (take its own, or another file)")
     placed = SaliencyModel(network.config, wanted)
     kept = {k: v for k, v in network.state_dict().items() if not k.endswith("alpha_logit")}
     placed.load_state_dict(kept, strict=False)
@@ -120,9 +126,10 @@ def convert(
     placement: str | None = None,
     alpha: float | None = None,
     half: bool = False,
+    static: Path | None = None,
 ) -> Path:
     """Write an authors' checkpoint (or a file of ours) as a weights file of ours; returns it."""
     absent(new)
-    network, card = read(old, placement, alpha)
+    network, card = read(old, placement, alpha, static=static)
     weights.save(network, new, card, half)
     return new

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from salema.files import SalemaError, absent, atomic
 from salema.model.network import SaliencyModel, State
-from salema.model.recurrence import EMA, MapLSTM
+from salema.model.recurrence import EMA, OnMaps
 from salema.model.weights import Card
 
 OPSET = 17
@@ -30,7 +30,7 @@ class _Average(nn.Module):
 
     def __init__(self, memory: EMA) -> None:
         super().__init__()
-        self.alpha = float(memory.alpha.detach())
+        self.alpha, self.rectified = float(memory.alpha.detach()), memory.rectified
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple:
         """(B, 1, C, H, W), (memory (B, C, H, W), frames seen (1,)) -> averages, new state."""
@@ -38,14 +38,15 @@ class _Average(nn.Module):
             return x, (x[:, 0], torch.ones(1, dtype=torch.int64))
         memory, seen = state
         alpha = torch.where(seen == 0, 1.0, self.alpha)
+        memory = memory.relu() if self.rectified else memory
         memory = alpha * x[:, 0] + (1 - alpha) * memory
         return memory[:, None], (memory, seen + 1)
 
 
-class _OnMaps(nn.Module):
-    """A `MapLSTM` whose area resize is two matrix products: ONNX has no such operator."""
+class _Resized(nn.Module):
+    """An `OnMaps` whose area resize is two matrix products: ONNX has no such operator."""
 
-    def __init__(self, memory: MapLSTM, size: tuple[int, int]) -> None:
+    def __init__(self, memory: OnMaps, size: tuple[int, int]) -> None:
         super().__init__()
         self.memory, self.project, self.size = memory.memory, memory.project, size
         ratio = (memory.short_side or min(size)) / min(size)
@@ -68,13 +69,13 @@ class _Step(nn.Module):
         self.network = copy.deepcopy(network).cpu().float().fold().eval()
         self.names: list[str] = []
         memories = self.network.memories
+        named = {"ema": ("memory", "seen"), "convlstm": ("cell", "hidden"), "conv": ()}
         for layer, memory in memories.items():
-            parts = ("cell", "hidden")
             if isinstance(memory, EMA):
-                parts, memories[layer] = ("memory", "seen"), _Average(memory)
-            elif isinstance(memory, MapLSTM):
-                memories[layer] = _OnMaps(memory, tuple(network.config.size))
-            self.names += [f"{part}_{layer}" for part in parts]
+                memories[layer] = _Average(memory)
+            elif isinstance(memory, OnMaps):
+                memories[layer] = _Resized(memory, tuple(network.config.size))
+            self.names += [f"{part}_{layer}" for part in named[network.placement.recurrence]]
         self.network.assemble()
 
     def forward(self, frame: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
@@ -90,8 +91,8 @@ def export(network: SaliencyModel, out: Path, card: Card | None = None) -> Path:
 
     Inputs are `frame` uint8 (1, H, W, 3) and, for each recurrence after layer L, `memory_L`
     and `seen_L` (EMA) or `cell_L` and `hidden_L` (ConvLSTM); outputs are `map` float32
-    (1, H, W) and the same parts as `next_*`. The static network has only `frame` and `map`,
-    and takes any number of frames.
+    (1, H, W) and the same parts as `next_*`. The static network and `conv` have only `frame`
+    and `map`; the static one takes any number of frames.
     """
     absent(out)
     if network.placement.dropout == "always" and network.placement.after:
@@ -118,7 +119,7 @@ def export(network: SaliencyModel, out: Path, card: Card | None = None) -> Path:
 
 def _trace(step: _Step, inputs: tuple[Tensor, ...], path: Path) -> None:
     names = ["frame", *step.names], ["map", *(f"next_{name}" for name in step.names)]
-    axes = {} if step.names else {"frame": {0: "frames"}, "map": {0: "frames"}}
+    axes = {} if step.network.memories else {"frame": {0: "frames"}, "map": {0: "frames"}}
     options = {"input_names": names[0], "output_names": names[1], "dynamic_axes": axes}
     # It warns of shapes, all constants here, and recommends an exporter with one more dependency.
     with warnings.catch_warnings(action="ignore"):

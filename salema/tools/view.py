@@ -156,7 +156,8 @@ def _fields(panes: _Panes, predictor: Predictor) -> dict[str, str | float]:
     if not still:
         facts += f", {len(panes.times)} frames, {panes.fps:.4g} a second, {_clock(seconds)}"
     place = predictor.placement
-    memory = {"none": "no memory", "ema": "EMA", "convlstm": "ConvLSTM"}[place.recurrence]
+    names = {"none": "no memory", "ema": "EMA", "convlstm": "ConvLSTM", "conv": "convolution"}
+    memory = names[place.recurrence]
     after = f" after layer {' and '.join(map(str, place.after))}" if place.after else ""
     made = f"{salema.__version__}: {memory}{after}, weights {predictor.card.run}"
     data = {"still": still, "seconds": round(seconds, 4), "step": round(step, 5)}

@@ -19,7 +19,7 @@ from salema.model.layers import (
     scaled,
 )
 from salema.model.network import SaliencyModel
-from salema.params import Model, named
+from salema.params import ENCODER, Model, named
 
 needs_torchvision = pytest.mark.skipif(not find_spec("torchvision"), reason="no torchvision")
 
@@ -38,6 +38,14 @@ def parameters(placement):
 
 
 # ---------------------------------------------------------------- the official numbering
+
+
+def test_a_placement_knows_the_convolutions_of_the_encoder_which_have_a_relu_behind_them(full):
+    kinds = ["".join(type(layer).__name__ for layer in full[i : i + 2]) for i in range(30)]
+    assert [index for index, kind in enumerate(kinds) if kind == "Conv2dReLU"] == [*ENCODER]
+    assert all(named(f"ema{index}").rectified == (index in ENCODER) for index in range(62))
+    assert not any(named(f"ema{index}-residual").rectified for index in range(62))
+    assert not named("ema7-30").rectified and named("ema0-54").rectified
 
 
 def test_there_are_62_layers_of_five_kinds_and_one_for_the_logits(full):

@@ -13,13 +13,15 @@ from salema.files import SalemaError
 from salema.media import write
 from salema.model.device import pick_device, pick_precision
 from salema.model.network import SaliencyModel, State
-from salema.model.recurrence import MapLSTM
+from salema.model.recurrence import OnMaps
 from salema.params import Model, Placement, named
 from salema.predict.predictor import Predictor
 
-STUDIED = params.read(Path(__file__).parents[2] / "params.yaml").placements
+ROWS = params.read(Path(__file__).parents[2] / "params.yaml").placements
+STUDIED = ROWS | {name: named(name) for name in params.NAMES if name not in ("static", *ROWS)}
 WIDE = Model(size=[80, 112], width=0.125)  # no multiple of VideoSalGAN's short side
 SMALL = Model(size=[64, 96], width=0.125)
+HIGH = Model(size=[80, 32], width=0.125, std=64.0)
 TINY = Model(size=[32, 48], width=0.125)
 
 
@@ -34,7 +36,7 @@ def network(placement, config=SMALL, seed=0):
         model.layers[0].weight.mul_(config.std / 64)
         model.layers[60].weight.mul_(0.4)
         for memory in model.memories.values():
-            if isinstance(memory, MapLSTM):
+            if isinstance(memory, OnMaps):
                 memory.project.weight.mul_(8)
     return model.eval()
 
@@ -72,11 +74,12 @@ def saved(model, frames, chunk):
 
 @pytest.mark.parametrize("name", STUDIED)
 def test_maps_are_those_of_the_literal_transcription(name):
-    model = network(STUDIED[name], WIDE if STUDIED[name].short_side else SMALL)
-    frames = video(11)
-    ours = saved(model, frames, chunk=4)
-    agree(ours, transcribed(model, frames))
-    assert ours.std(axis=(1, 2)).min() > 10  # there is something to agree on
+    for config, chunk in ((WIDE if STUDIED[name].short_side else SMALL, 4), (HIGH, 1), (TINY, 16)):
+        model = network(STUDIED[name], config)
+        frames = video(11)
+        ours = saved(model, frames, chunk)
+        agree(ours, transcribed(model, frames))
+        assert ours.std(axis=(1, 2)).min() > 10  # there is something to agree on
 
 
 @pytest.mark.parametrize(
@@ -90,16 +93,25 @@ def test_maps_are_those_of_the_literal_transcription(name):
         Placement(recurrence="ema", after=[4, 8, 36, 55], alpha=0.4),
         Placement(recurrence="ema", after=[30], alpha=1.0),
         Placement(recurrence="convlstm", after=[29], decode="hidden"),
-        Placement(recurrence="convlstm", after=[29], residual=True),
+        Placement(recurrence="convlstm", after=[29], residual=True, dropout="always"),
+        Placement(recurrence="convlstm", after=[30, 54], residual=True),
+        Placement(recurrence="conv", after=[28, 55], residual=True, dropout="always"),
+        Placement(recurrence="conv", after=[61], hidden=5, dropout="always"),
+        Placement(recurrence="ema", after=[30], alpha=0.1, residual=True, dropout="always"),
+        Placement(recurrence="ema", after=[7, 54], alpha=0.3, dropout="always"),
+        Placement(recurrence="ema", after=[7, 54], alpha=0.3, rectified=True, dropout="always"),
+        Placement(recurrence="ema", after=[0, 12, 28], alpha=0.3, rectified=True),
+        Placement(recurrence="ema", after=[7], alpha=0.3),
         Placement(recurrence="convlstm", after=[16, 29], dropout="always"),
         Placement(recurrence="convlstm", after=[61], hidden=5, decode="hidden"),
         Placement(recurrence="convlstm", after=[61], hidden=5, short_side=32, dropout="always"),
     ],
 )
 def test_placements_that_nobody_published_follow_the_same_rules(placement):
-    model = network(placement, Model(size=[48, 64], width=0.125, std=64.0))
-    frames = video(7, (70, 100))
-    agree(saved(model, frames, chunk=3), transcribed(model, frames))
+    for size, chunk in (([48, 64], 3), ([80, 32], 1), ([32, 48], 16)):
+        model = network(placement, Model(size=size, width=0.125, std=64.0))
+        frames = video(7, (70, 100))
+        agree(saved(model, frames, chunk), transcribed(model, frames))
 
 
 @pytest.mark.parametrize("name", sorted(set(STUDIED) - {"static-video"}))
@@ -138,8 +150,8 @@ def test_an_ema_leaves_a_clip_of_one_frame_as_the_static_network_has_it():
     frame = video(1, (32, 48))
     static = tiny("static")
     expected = predicted(static, frame)
-    for after in ([7], [30], [54], [61], [7, 54]):
-        model = network(Placement(recurrence="ema", after=after, alpha=0.1), TINY)
+    for name in ("ema7", "ema30", "ema54", "ema61", "ema7-54"):
+        model = network(named(name), TINY)
         model.layers.load_state_dict(static.layers.state_dict())
         np.testing.assert_allclose(predicted(model, frame), expected, atol=1e-6)
 
@@ -166,6 +178,17 @@ def test_dropout_always_is_repeatable_and_train_is_off_at_inference():
     assert np.abs(dropped - predicted(never, frames)).max() > 1e-3
 
 
+@torch.inference_mode()
+def test_dropout_draws_another_mask_at_each_layer():
+    placement = Placement(recurrence="ema", after=[19, 26], alpha=0.1, dropout="always")
+    model, dropped = network(placement, TINY), []
+    for layer in placement.after:  # as many channels at both
+        hook = lambda _, x: dropped.append((x[0] == 0).all(dim=(2, 3)))  # noqa: E731
+        model.layers[layer].register_forward_pre_hook(hook)
+    model(torch.from_numpy(video(4, (32, 48)))[None])
+    assert (dropped[0] != dropped[1]).float().mean() > 0.3
+
+
 @pytest.mark.parametrize("dropout", ["train", "always"])
 def test_dropout_draws_whole_channels_at_random_in_training(dropout):
     model = network(named("ema30").model_copy(update={"dropout": dropout}), TINY).train()
@@ -178,6 +201,56 @@ def test_dropout_draws_whole_channels_at_random_in_training(dropout):
     dropped = [(x == 0).all(dim=(2, 3)) for x in inputs]
     assert not torch.equal(dropped[0], dropped[1])
     assert 0.3 < torch.cat(dropped).float().mean() < 0.7
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("kind", ["convlstm", "conv"])
+def test_dropout_of_a_convlstm_is_on_what_enters_its_gates(kind):
+    model = network(Placement(recurrence=kind, after=[29], dropout="always"), TINY)
+    entering, leaving = [], []
+    memory = model.memories["29"]
+    memory.register_forward_pre_hook(lambda _, x: entering.append(x[0][0]))
+    model.layers[29].register_forward_hook(lambda *x: leaving.append(x[2]))
+    model(torch.from_numpy(video(3, (32, 48)))[None])
+    kept = entering[0].abs().amax((2, 3)) > 0
+    assert 0.2 < kept.float().mean() < 0.8
+    torch.testing.assert_close(entering[0], leaving[0] * kept[:, :, None, None] * 2)
+
+
+@torch.inference_mode()
+def test_the_residual_of_a_convlstm_is_the_output_of_its_layer():
+    model = network(named("clstm30-residual"), TINY)
+    plain = network(named("clstm30"), TINY)
+    plain.load_state_dict(model.state_dict())
+    entering = []
+    for one in (model, plain):
+        one.layers[30].register_forward_pre_hook(lambda _, x: entering.append(x[0].clone()))
+        one.layers[29].register_forward_hook(lambda *x: entering.append(x[2].clone()))
+        one(torch.from_numpy(video(3, (32, 48)))[None])
+    encoded, with_residual, _, cells = entering
+    assert encoded.min() == 0  # after the ReLU
+    torch.testing.assert_close(with_residual, cells + encoded)
+
+
+def test_fresh_layers_start_with_xavier_weights_and_zero_biases():
+    torch.manual_seed(0)
+    model = SaliencyModel(Model(width=0.5), named("clstm56"))
+    for layer, (before, after, side) in {56: (64, 32, 3), 58: (32, 32, 3), 60: (32, 1, 1)}.items():
+        weight, bias = model.layers[layer].weight, model.layers[layer].bias
+        assert weight.shape == (after, before, side, side) and not bias.any()
+        expected = (2 / ((before + after) * side**2)) ** 0.5
+        assert weight.std().item() == pytest.approx(expected, rel=0.05 if side == 3 else 0.4)
+
+
+def test_the_control_of_a_convlstm_sees_one_frame_only():
+    frames = video(5, (32, 48))
+    for after in ([29], [61]):
+        model = network(Placement(recurrence="conv", after=after), TINY)
+        together = predicted(model, frames)
+        alone = [predicted(model, frame[None])[0] for frame in frames]
+        np.testing.assert_allclose(together, alone, atol=1e-6)
+        maps, state = model(torch.from_numpy(frames)[None])
+        assert maps.requires_grad and state.detach().memories == {after[0]: ()}
 
 
 def test_branches_fold_into_the_same_maps():
@@ -260,19 +333,21 @@ def test_precision_can_be_chosen_and_auto_is_one_of_the_two():
 
 
 @pytest.mark.parametrize("after", [0, 4, 51, 55])  # channels, half, channels, twice the size
-def test_a_residual_needs_the_same_shape_on_both_sides(after):
+def test_a_residual_around_a_layer_needs_the_same_shape_on_both_sides(after):
     placement = Placement(recurrence="ema", after=[after], alpha=0.1, residual=True)
     with pytest.raises(SalemaError, match=f"residual around layer {after}"):
         SaliencyModel(TINY, placement)
+    SaliencyModel(TINY, Placement(recurrence="convlstm", after=[after], residual=True))  # behind it
 
 
 def test_a_hidden_size_fits_the_layer_but_is_free_on_maps_and_goes_with_the_width():
     on_maps = Placement(recurrence="convlstm", after=[61], hidden=128)
     gates = SaliencyModel(TINY, on_maps).memories["61"].memory.gates
     assert gates.out_channels == 4 * 128 * 0.125
-    inside = Placement(recurrence="convlstm", after=[29], hidden=12)
-    with pytest.raises(SalemaError, match="hidden: 12 after layer 29"):
-        SaliencyModel(TINY, inside)
+    for kind in ("convlstm", "conv"):
+        inside = Placement(recurrence=kind, after=[29], hidden=12)
+        with pytest.raises(SalemaError, match="hidden: 12 after layer 29"):
+            SaliencyModel(TINY, inside)
 
 
 def test_only_a_convolution_can_be_fresh():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from salema.model.recurrence import EMA, ConvLSTM, MapLSTM
+from salema.model.recurrence import EMA, ConvLSTM, Convolution, OnMaps
 
 
 def clip(batch=1, time=7, channels=3, height=4, width=5, seed=0):
@@ -36,6 +36,28 @@ def test_ema_equals_the_weighted_sum_written_out_by_hand():
     assert state.item() == pytest.approx(5.8125)
     after, _ = EMA(0.25)(torch.tensor([1.8125]).view(1, 1, 1, 1, 1), state)
     assert after.item() == pytest.approx(0.25 * 1.8125 + 0.75 * 5.8125)
+
+
+def test_a_rectified_ema_averages_with_the_relu_of_its_state():
+    values = torch.tensor([-8.0, 4.0, -2.0, 6.0]).view(1, 4, 1, 1, 1)
+    memory = EMA(0.25, rectified=True)
+    averages, state = memory(values, None)
+    # .25*4 + .75*0 = 1;  .25*-2 + .75*1 = .25;  .25*6 + .75*.25 = 1.6875
+    torch.testing.assert_close(averages.flatten(), torch.tensor([-8.0, 1.0, 0.25, 1.6875]))
+    after, _ = memory(-values[:, :1], state - 10)  # a negative state is nothing
+    assert after.item() == pytest.approx(0.25 * 8)
+    positive = clip().abs()
+    torch.testing.assert_close(EMA(0.3, rectified=True)(positive, None), EMA(0.3)(positive, None))
+
+
+def test_a_rectified_ema_of_a_clip_follows_the_recursion_at_every_place():
+    x, memory = clip(batch=2), EMA(0.3, rectified=True)
+    averages, state = memory(x, None)
+    expected = x[:, 0]
+    for step in range(x.shape[1]):
+        expected = x[:, step] if step == 0 else 0.3 * x[:, step] + 0.7 * expected.clamp(min=0)
+        torch.testing.assert_close(averages[:, step], expected)
+    torch.testing.assert_close(state[:, 0], expected.permute(0, 2, 3, 1).flatten(1))
 
 
 def test_ema_of_a_clip_follows_the_recursion_at_every_place():
@@ -86,15 +108,17 @@ def test_only_a_learned_alpha_is_a_parameter_and_both_are_stored():
     assert learned.alpha_logit.item() == pytest.approx(math.log(0.2 / 0.8))
 
 
-def test_the_gradient_of_a_learned_alpha_equals_finite_differences():
-    memory, x = EMA(0.3, learned=True).double(), clip(time=5).double()
+@pytest.mark.parametrize("rectified", [False, True])
+def test_the_gradient_of_a_learned_alpha_equals_finite_differences(rectified):
+    memory, x = EMA(0.3, True, rectified).double(), clip(time=5).double()
     weights = torch.randn(x.shape, generator=seeded(1)).double()
 
     def value(logit):
         """The same sum by the recursion, in double precision."""
         alpha, average, total = 1 / (1 + math.exp(-logit)), x[:, 0], 0.0
         for step in range(5):
-            average = x[:, step] if step == 0 else alpha * x[:, step] + (1 - alpha) * average
+            last = average.clamp(min=0) if rectified else average
+            average = x[:, step] if step == 0 else alpha * x[:, step] + (1 - alpha) * last
             total += float((weights[:, step] * average).sum())
         return total
 
@@ -111,7 +135,8 @@ def test_the_gradient_of_a_learned_alpha_equals_finite_differences():
 
 @pytest.mark.parametrize("cuts", [[1, 2, 3, 4, 5, 6], [3, 6], [1], [6], []])
 def test_ema_is_the_same_however_a_clip_is_cut(cuts):
-    for memory in (EMA(0.1), EMA(0.9), EMA(1.0), EMA(0.4, learned=True)):
+    memories = [EMA(0.1), EMA(0.9), EMA(1.0), EMA(0.4, learned=True)]
+    for memory in (*memories, EMA(0.1, rectified=True), EMA(1.0, rectified=True)):
         x = clip(batch=2)
         whole, state = memory(x, None)
         pieces, last = in_pieces(memory, x, cuts)
@@ -144,8 +169,9 @@ def test_a_long_clip_with_a_small_alpha_stays_exact():
     assert averages.flatten().tolist() == pytest.approx(expected, abs=2e-6)
 
 
-def test_ema_in_bf16_keeps_its_state_in_float32_and_does_not_drift():
-    memory = EMA(0.02)
+@pytest.mark.parametrize("rectified", [False, True])
+def test_ema_in_bf16_keeps_its_state_in_float32_and_does_not_drift(rectified):
+    memory = EMA(0.02, rectified=rectified)
     x = clip(time=200).to(torch.bfloat16)
     exact, _ = memory(x.float(), None)
     rounded, state = in_pieces(memory, x, list(range(1, 200)))
@@ -273,6 +299,23 @@ def test_convlstm_refuses_to_decode_anything_else():
         ConvLSTM(1, 1, "both")
 
 
+# ---------------------------------------------------------------- its control
+
+
+def test_a_convolution_in_its_place_is_one_of_each_frame_without_activation():
+    torch.manual_seed(0)
+    control, x = Convolution(3, 5), clip(batch=2)
+    assert not control.conv.bias.any()
+    std = math.sqrt(2 / (9 * (32 + 64)))
+    assert Convolution(32, 64).conv.weight.std().item() == pytest.approx(std, rel=0.03)
+    torch.nn.init.normal_(control.conv.bias)
+    y, state = control(x, None)
+    for clips, out in zip(x, y, strict=True):
+        torch.testing.assert_close(out, control.conv(clips))
+    assert y.min() < 0 and state == ()
+    assert control.bfloat16()(x, ())[0].dtype == torch.bfloat16
+
+
 # ---------------------------------------------------------------- VideoSalGAN's memory
 
 
@@ -281,18 +324,18 @@ def maps(height, width, time=3):
 
 
 def test_a_map_memory_works_at_its_short_side_and_gives_maps_of_the_size_it_got():
-    memory = MapLSTM(6, 16, "cell")
+    memory = OnMaps(ConvLSTM(1, 6), 6, 16)
     out, (cell, _) = memory(maps(32, 48), None)
     assert out.shape == (1, 3, 1, 32, 48)
     assert cell.shape == (1, 6, 16, 24)
     assert out.min() > 0 and out.max() < 1
-    assert MapLSTM(6, None, "cell")(maps(32, 48), None)[1][0].shape == (1, 6, 32, 48)
-    assert MapLSTM(6, 16, "cell")(maps(48, 32), None)[1][0].shape == (1, 6, 24, 16)
+    assert OnMaps(ConvLSTM(1, 6), 6)(maps(32, 48), None)[1][0].shape == (1, 6, 32, 48)
+    assert OnMaps(ConvLSTM(1, 6), 6, 16)(maps(48, 32), None)[1][0].shape == (1, 6, 24, 16)
 
 
 def test_a_map_memory_shrinks_by_area_and_decodes_the_cell_by_one_by_one():
     torch.manual_seed(0)
-    memory = MapLSTM(6, 4, "cell")
+    memory = OnMaps(ConvLSTM(1, 6), 6, 4)
     x = maps(8, 12)
     small = x.unflatten(3, (4, 2)).unflatten(5, (6, 2)).mean((4, 6))  # 2x2 means
     cells, _ = memory.memory(small, None)
@@ -305,6 +348,6 @@ def test_a_map_memory_shrinks_by_area_and_decodes_the_cell_by_one_by_one():
 @pytest.mark.parametrize("cuts", [[1, 2], [2]])
 def test_a_map_memory_is_the_same_however_a_clip_is_cut(cuts):
     torch.manual_seed(0)
-    memory = MapLSTM(6, 8, "cell")
+    memory = OnMaps(ConvLSTM(1, 6), 6, 8)
     x = maps(16, 24)
     torch.testing.assert_close(in_pieces(memory, x, cuts)[0], memory(x, None)[0])

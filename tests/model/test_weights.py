@@ -60,7 +60,10 @@ def refused(path):
 # ---------------------------------------------------------------- there and back
 
 
-@pytest.mark.parametrize("placement", ["static", "ema30-learned", "ema7-54", "clstm56"])
+KINDS = ("static", "ema30-learned", "ema7-54", "clstm56", "videosalgan-conv")
+
+
+@pytest.mark.parametrize("placement", KINDS)
 def test_a_network_is_read_as_it_was_saved(tmp_path, placement):
     model, path = built(placement), tmp_path / "weights.safetensors"
     save(model, path, Card())
@@ -86,6 +89,15 @@ def test_the_card_is_read_from_one_key_of_the_file(tmp_path):
 
 def test_a_file_of_an_earlier_version_with_a_commit_is_read(file):
     assert read(rewritten(file, commit="abc1234", run="ema30"))[1] == Card("ema30")
+
+
+def test_a_placement_of_an_earlier_version_has_a_plain_state(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save(built("ema7"), path, Card())
+    placement = described(path)["placement"]
+    assert placement.pop("rectified")
+    network, _ = read(rewritten(path, placement=placement))
+    assert not network.placement.rectified and not network.memories["7"].rectified
 
 
 def test_the_static_part_keeps_the_official_numbering(file):

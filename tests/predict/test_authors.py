@@ -12,8 +12,11 @@ import pytest
 import torch
 from oracle import agree, video
 
+from salema.__main__ import main
 from salema.files import SalemaError
+from salema.model import weights
 from salema.model.layers import salgan
+from salema.model.network import SaliencyModel
 from salema.params import Model, Placement, named
 from salema.predict.authors import LEAK_NOTE
 from salema.predict.load import convert, read
@@ -50,6 +53,16 @@ def final_convs():
             for place, layer in places for kind in ("weight", "bias")}  # fmt: skip
 
 
+def on_maps(kind, hidden=16):
+    """VideoSalGAN's own part, which is all that its checkpoints hold; or its control's."""
+    torch.manual_seed(hidden)
+    state = {"Gates.weight": 0.3 * torch.randn(4 * hidden, hidden + 1, 3, 3),
+             "Gates.bias": 0.2 * torch.randn(4 * hidden)}  # fmt: skip
+    if kind == "conv":
+        state = {"conv.weight": torch.randn(hidden, 1, 3, 3), "conv.bias": torch.randn(hidden)}
+    return state | {"conv1x1.weight": torch.randn(1, hidden, 1, 1), "conv1x1.bias": torch.zeros(1)}
+
+
 def with_adam(state):
     """As their training left it: a wrapper with the optimizer's state."""
     groups = [{"lr": 1e-6, "betas": (0.9, 0.999), "params": [0]}]
@@ -80,12 +93,16 @@ FORMATS = {  # what lies in the file, the placement, --alpha
     "SalEMA30 with dropout": (SALGAN, "ema30-dropout", 0.1),
     "SalEMA30 residual": (SALGAN, "ema30-residual", 0.1),
     "SalEMA30 learned": (with_adam(LOGIT | SALGAN), "ema30", None),
+    "SalEMA30 learned, another alpha": (with_adam(LOGIT | SALGAN), "ema30", 0.2),
+    "SalEMA7 residual": (SALGAN, "ema7-residual", 0.1),
+    "SalEMA7 with dropout": (SALGAN, "ema7-dropout", 0.1),
     "SalEMA30 learned, placed so": (in_module(LOGIT | SALGAN), "ema30-learned", None),
     "SalEMA61 learned": (LOGIT | SALGAN, "ema61", None),
     "SalEMA7&54": (SALGAN, "ema7-54", 0.3),
     "SalEMA7&54 learned": (LOGIT | SALGAN, "ema7-54", None),
     "SalCLSTM30": (with_adam(CLSTM30), "clstm30", None),
     "SalCLSTM30 in a module": (in_module(CLSTM30), "clstm30", None),
+    "SalCLSTM30 residual": (CLSTM30, "clstm30-residual", None),
     "SalCLSTM56": (with_adam(CLSTM56), "clstm56", None),
     "SalCLSTM56 with the old tail too": (SALGAN | gates(16) | final_convs(), "clstm56", None),
     "SalCLSTM56, new tail first": (final_convs() | SALGAN | gates(16), "clstm56", None),
@@ -102,12 +119,13 @@ def stored(folder, content, legacy=True):
 def quietly(function, *arguments, **keywords):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=re.escape(LEAK_NOTE))
+        warnings.filterwarnings("ignore", message="note: alpha is")
         return function(*arguments, **keywords)
 
 
-def tiny(path, *arguments):
+def tiny(path, *arguments, **keywords):
     """The authors' files do not hold the size: here it is small, to be quick."""
-    network, _ = quietly(read, path, *arguments)
+    network, _ = quietly(read, path, *arguments, **keywords)
     network.config = Model(size=TINY, width=network.config.width)
     return Predictor(network, "cpu", "fp32")
 
@@ -156,6 +174,44 @@ def test_each_format_gives_the_transcribed_maps_before_and_after_conversion(tmp_
     np.testing.assert_array_equal(again.predict(frames, "model"), maps)
 
 
+@pytest.mark.parametrize("kind", ["videosalgan", "videosalgan-conv"])
+@pytest.mark.parametrize("wrapped", [dict, with_adam, lambda state: with_adam(in_module(state))])
+def test_videosalgan_with_the_static_network_of_another_file_gives_the_transcribed_maps(
+    tmp_path, kind, wrapped
+):
+    part = on_maps(kind.removeprefix("videosalgan-"))
+    path, static = stored(tmp_path, wrapped(part)), tmp_path / "SalGAN.pt"
+    torch.save(with_adam(SALGAN), static)
+    model = tiny(path, kind, static=static)
+    frames = video(4, (50, 70))
+    maps = model.predict(frames, "model")
+
+    theirs = {"Gates": "memory.gates", "conv": "memory.conv", "conv1x1": "project"}
+    names = {name: name.split(".") for name in part}
+    state = {f"memories.61.{theirs[a]}.{b}": part[name] for name, (a, b) in names.items()}
+    settings = named(kind).model_dump()
+    expected = oracle.gray_levels(state | renamed(SALGAN, None), settings, frames, TINY)
+    agree(np.stack([oracle.eight_bits(saliency) for saliency in maps]), expected)
+    assert expected.std() > 10
+
+    new = tmp_path / "new.safetensors"
+    command = ["convert", str(path), str(new), "--placement", kind, "--static", str(static)]
+    assert main(command) == 0
+    np.testing.assert_array_equal(tiny(new).predict(frames, "model"), maps)
+
+
+def test_the_static_network_of_videosalgan_may_be_ours_with_its_size_and_its_training_clips(
+    tmp_path,
+):
+    ours, seen = tmp_path / "static.safetensors", {"SALICON": ["1"]}
+    static = SaliencyModel(Model(size=[32, 64], width=0.25, std=64.0), named("static"))
+    weights.save(static, ours, weights.Card("static", seen))
+    network, card = read(stored(tmp_path, on_maps("lstm", 128)), "videosalgan", static=ours)
+    assert network.config == static.config and card.seen == seen
+    assert network.memories["61"].project.in_channels == 128
+    assert torch.equal(network.layers[30].weight, static.layers[30].weight)
+
+
 def test_todays_torch_files_are_read_too(tmp_path):
     model, _ = read(stored(tmp_path, with_adam(SALGAN), legacy=False), "static")
     torch.testing.assert_close(model.layers[30].weight.detach(), SALGAN["salgan.30.weight"])
@@ -184,11 +240,11 @@ def test_the_note_on_the_released_salema30_is_given_and_only_for_it(tmp_path):
 # ---------------------------------------------------------------- what does not fit
 
 
-def refused(path, *arguments):
+def refused(path, *arguments, **keywords):
     """The one line of the error, without any warning."""
     with warnings.catch_warnings(), pytest.raises(SalemaError) as raised:
         warnings.simplefilter("error")
-        read(path, *arguments)
+        read(path, *arguments, **keywords)
     assert "\n" not in str(raised.value) and str(path) in str(raised.value)
     return str(raised.value)
 
@@ -198,13 +254,40 @@ def test_the_placement_must_be_given(tmp_path):
     assert "placement is not in" in told and "--placement" in told
 
 
-def test_an_ema_without_alpha_needs_one_and_the_line_names_the_published(tmp_path):
+def test_an_ema_without_alpha_needs_one_and_the_line_names_both_meanings(tmp_path):
     told = refused(stored(tmp_path, SALGAN), "ema30")
-    assert "--alpha" in told and "0.1" in told
+    assert "--alpha" in told and "0.1" in told and "0.525" in told
+    assert 1 / (1 + np.exp(-0.1)) == pytest.approx(0.525, abs=1e-3)
+    double = refused(stored(tmp_path, SALGAN), "ema7-54")
+    assert "0.3" in double and "0.525" not in double
 
 
-def test_an_ema_with_alpha_takes_no_other(tmp_path):
-    assert "alpha of its own" in refused(stored(tmp_path, LOGIT | SALGAN), "ema30", 0.1)
+def test_an_alpha_that_is_given_goes_before_the_one_in_the_file_with_a_note(tmp_path):
+    path = stored(tmp_path, LOGIT | SALGAN)
+    with pytest.warns(UserWarning, match=r"note: alpha is 0\.1; .* has its own, 0\.5622"):
+        network, _ = read(path, "ema61", 0.1)
+    assert network.alphas() == pytest.approx({"61": 0.1})
+
+
+def test_a_missing_or_superfluous_static_network_is_reported(tmp_path):
+    static = tmp_path / "SalGAN.pt"
+    torch.save(SALGAN, static)
+    path = stored(tmp_path, on_maps("lstm"))
+    for placement, given in [("videosalgan", None), ("ema30", static), ("static", None)]:
+        told = refused(path, placement, static=given)
+        assert "no static network (pass --placement videosalgan" in told and "--static" in told
+    told = refused(path, "videosalgan-conv", static=static)
+    assert "lacks conv.weight, conv.bias; has the unexpected Gates.weight, Gates.bias" in told
+    ours = tmp_path / "ours.safetensors"
+    convert(static, ours, "static")
+    cases = [(static, "static"), (static, "ema30"), (static, "videosalgan"), (ours, None)]
+    for file, placement in cases:
+        told = refused(file, placement, static=static)
+        assert told.startswith("--static is for") and f"{file} is none (leave it out)" in told
+    memory = tmp_path / "ema61.safetensors"
+    convert(static, memory, "ema61", 0.1)
+    with pytest.raises(SalemaError, match=r"ema61.safetensors holds another placement"):
+        read(path, "videosalgan", static=memory)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, 1.5])
@@ -228,6 +311,8 @@ def test_an_alpha_without_an_ema_is_refused(tmp_path):
         (CLSTM56, "clstm30", ["Gates.weight is (64, 32, 3, 3), not (256, 128, 3, 3)"]),
         (CLSTM56, "static", ["unexpected Gates.weight"]),
         (LOGIT | SALGAN, "static", ["unexpected alpha"]),
+        (SALGAN | {"alpha": torch.ones(2)}, "ema30", ["unexpected alpha"]),
+        (SALGAN | {"alpha": torch.ones(0)}, "ema30", ["unexpected alpha"]),
         (LOGIT | CLSTM30, "clstm30", ["unexpected alpha"]),
         (static_part(upto=56), "static", ["lacks salgan.56.weight, salgan.56.bias", "3 more"]),
         (SALGAN | {"salgan.62.weight": torch.ones(1)}, "static", ["salgan.62.weight"]),

@@ -175,6 +175,20 @@ def test_the_page_asks_nothing_of_the_network_and_hostile_names_do_nothing(tmp_p
     assert "default-src 'none'" in text
 
 
+@pytest.mark.parametrize(
+    ("placement", "told"),
+    [
+        ("static", "no memory,"),
+        ("ema7-54", "EMA after layer 7 and 54,"),
+        ("videosalgan-conv", "convolution after layer 61,"),
+    ],
+)
+def test_the_page_names_the_recurrence(tmp_path, placement, told):
+    source = film(tmp_path / "clip.mp4", block(2))
+    view.page(predictor(placement, size=(32, 48)), str(source), tmp_path / "p.html", Output())
+    assert told in (tmp_path / "p.html").read_text("utf-8")
+
+
 def test_a_page_that_exists_is_refused_and_a_camera_too(tmp_path, model):
     source = str(film(tmp_path / "clip.mp4", block(2)))
     (tmp_path / "p.html").write_text("mine")
