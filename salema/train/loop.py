@@ -73,6 +73,8 @@ def finetune(
     sets = [choose(named, data.DATASETS, "data set")] if named else params.data.finetune
     if init or dataset:
         run = "-".join([run, *sets])
+        if run in params.runs:
+            raise SalemaError(f"{run} is a run of the study (rename it in runs)")
         params = params.model_copy(update={"placements": params.placements | {run: placement}})
     elif placement.data:
         missing = placement.data not in params.data.continued

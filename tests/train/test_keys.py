@@ -132,8 +132,8 @@ def wanted(path, known):
             return {run for run in placed if "data" not in rows[run]}
         case ["data", "continued"]:
             return {"ema30-hollywood2"}  # the set that `other` takes away
-        case ["tune" | "placements" | "continued", run, _]:
-            return {run}
+        case ["tune" | "placements" | "continued", run, key]:
+            return {run} if run in known or key == "static" else set()  # plain: not trained
         case ["finetune", key]:
             return {run for run in placed if key not in rows[run]}
     return set()  # how maps are predicted and scored, and where the data are

@@ -70,7 +70,7 @@ def raw(root):
                 "evaluate": {"DHF1K": "val"},
             },
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0},
-            "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": one},
+            "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": {**one}},
             "finetune": {
                 "epochs": 1,
                 "batch": 2,
@@ -360,7 +360,7 @@ def test_half_the_size_must_be_one_too(refused):
 
 def test_a_frozen_network_does_not_thaw(refused):
     def thaw(given):
-        given["placements"]["videosalgan"]["thaw"] = True
+        given["placements"]["videosalgan"]["thaw"] = [57]
 
     assert "`thaw` needs static: tuned" in refused("finetune", "videosalgan", change=thaw)
 
@@ -495,6 +495,13 @@ def test_a_run_never_writes_over_the_file_that_it_starts_from(refused, study):
     assert "is the file that port writes" in refused("tune", "port", change=own)
 
 
+def test_a_run_on_another_set_never_takes_the_name_of_a_run_of_the_study(study):
+    given = study()
+    taken = given.model_copy(update={"runs": [*given.runs, "ema30-UCF-sports"]})
+    with pytest.raises(SalemaError, match="ema30-UCF-sports is a run of the study"):
+        loop.finetune(taken, "ema30", dataset="UCF-sports")
+
+
 def test_the_command_prints_where_the_weights_of_another_set_are(study, capsys):
     study()
     Path("tiny.yaml").write_text(yaml.safe_dump(raw("data")))
@@ -504,7 +511,7 @@ def test_the_command_prints_where_the_weights_of_another_set_are(study, capsys):
 
 
 def test_tuning_starts_from_the_weights_of_the_run_that_init_names(study, epochs):
-    others = {"epochs": 2, "train": "all", "batch": 1, "learning_rate": 1e-2}
+    others = {"epochs": 2, "train": "all", "batch": 1, "learning_rate": 1e-3}
     port = loop.tune(_elsewhere(study("port", **others)), "port")
     origin = tensors(port)
     loop.tune(_elsewhere(study("static-metrics", init="port")), "static-metrics")

@@ -263,7 +263,7 @@ def kinds(augment, count=60):
     seen = {}
     for seed in range(count):
         image, target = augmented(*corner(), augment, rng(seed))
-        assert brightest(image) == brightest(target)
+        assert brightest(image) == brightest(target) or target.max() < 255
         place = brightest(target) if target.max() == 255 else "turned"
         seen[place] = seen.get(place, 0) + 1
     return seen
@@ -304,7 +304,7 @@ def test_the_rotation_crops_to_the_frame_and_fills_the_corners(shape):
     assert changed.shape == image.shape and target.shape == shape
     for row, column in ((0, 0), (0, -1), (-1, 0), (-1, -1)):
         assert changed[row, column].tolist() == [124, 117, 104] and target[row, column] == 0
-    middle = slice(shape[1] // 2 - 8, shape[1] // 2 + 8)
+    middle = slice(shape[1] // 2 - 5, shape[1] // 2 + 5)
     assert (changed[:, middle] == 200).all() and (target[:, middle] == 200).all()
 
 
@@ -314,7 +314,7 @@ def test_the_rotation_is_by_45_degrees_about_the_centre_without_zoom():
     image[15:18, 21:24], target[15:18, 21:24] = 255, 255  # six pixels right of the centre
     changed = augmented(image, target, "salbce", rng(turning(shape)))
     for picture in changed:
-        rows, columns = np.nonzero(picture if picture.ndim == 2 else picture.max(2))
+        rows, columns = np.nonzero((picture if picture.ndim == 2 else picture.max(2)) > 127)
         right, up = columns.mean() - 16, 16 - rows.mean()
         away = 6 / 2**0.5
         assert right == pytest.approx(away, abs=0.3) and up == pytest.approx(away, abs=0.3)
