@@ -141,7 +141,6 @@ class Placement(Block):
     def _fits(self) -> "Placement":
         ema, convolves = self.recurrence == "ema", self.recurrence in ("convlstm", "conv")
         sized, rectified = self.hidden or self.short_side, self.rectified
-        new = convolves or self.learned or self.fresh
         rules = [
             ((ema or convolves) != bool(self.after), "`after` belongs to ema, convlstm and conv"),
             (sorted(set(self.after)) != self.after, "`after` must be in ascending order"),
@@ -153,7 +152,10 @@ class Placement(Block):
             (sized and not convolves, "`hidden` and `short_side` belong to a convlstm or a conv"),
             (self.short_side and self.after != [61], "`short_side` needs after: [61], the maps"),
             (self.thaw and self.static != "tuned", "`thaw` needs static: tuned"),
-            (self.thaw and not new, "`thaw` needs something new, which trains from epoch 1"),
+            (
+                self.thaw and not (convolves or self.learned or self.fresh),
+                "`thaw` needs something new, which trains from epoch 1",
+            ),
             (sorted(set(self.thaw), reverse=True) != self.thaw, "`thaw` must be descending"),
         ]
         for broken, rule in rules:
