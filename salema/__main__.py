@@ -102,8 +102,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--run": dict(help="a run of params.yaml: static, ema30, ..."),
     "--check": dict(action="store_true", help="print a table; status 1: the study would fail"),
     "index --root": dict(type=Path, help="instead of data.root and $SALEMA_DATA"),
-    "--init": dict(type=Path, help="weights to start from (default: those of static)"),
-    "finetune --dataset": dict(help="clips to train on (default: data.finetune)"),
+    "--init": dict(type=Path, help="weights to start from (default: those of the row's start)"),
+    "finetune --dataset": dict(help="clips to train on; with it or --init, a run of its own"),
     "notebook": dict(help="its name in notebooks/, or a path to it"),
     "--local": dict(action="store_true", help="write to reports/local, with frames for you only"),
 }

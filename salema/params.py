@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from salema.files import SalemaError
 
@@ -19,7 +19,11 @@ DatasetName = Literal[
 Layer = Annotated[int, Field(ge=0, le=61)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
-RATES = {"learning_rate", "fresh_learning_rate"}  # of a placement; they do not change its network
+Thaw = Annotated[list[Layer], BeforeValidator(lambda value: value or [])]  # false in older files
+Optimizer = Literal["adam", "adamw", "sgd", "sgd-nesterov", "adagrad"]
+# What a placement may have of its own instead of `finetune`'s.
+RATES = {"learning_rate", "fresh_learning_rate", "optimizer", "epochs"}
+TRAINING = RATES | {"start", "data", "thaw"}  # keys of a placement that do not change its network
 
 
 class Block(BaseModel):
@@ -34,6 +38,7 @@ class Data(Block):
     root: str | None = None
     tune: list[DatasetName] = []
     finetune: list[DatasetName] = []
+    continued: list[DatasetName] = []  # those that rows with `data` may continue on
     evaluate: dict[DatasetName, Literal["train", "val", "test"]] = {}
 
 
@@ -66,12 +71,13 @@ class Training(Block):
     epochs: Positive
     batch: Positive
     learning_rate: Rate
-    optimizer: Literal["adam", "adamw", "sgd", "adagrad"] = "adam"
+    optimizer: Optimizer = "adam"  # both kinds of sgd have a momentum of 0.9
     schedule: Literal["constant", "one-cycle", "plateau"] = "constant"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     loss: Literal["bce", "bce-adversarial", "metrics"] = "bce"
     clip_norm: Rate | None = None
     average: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' own average
+    keep: Literal["last", "best"] = "last"  # the weights of which epoch; best: on validation
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
@@ -79,12 +85,12 @@ class Tune(Training):
     """A static network, trained on images and on single frames of videos."""
 
     augment: Literal["none", "flip", "salbce", "zoom"] = "none"
-    train: Literal["decoder", "all"] = "all"
+    train: Literal["decoder", "upper", "all"] = "all"  # upper: layers 17-61
     pool: Positive = 1  # average pooling of map and target before the BCE
     discriminator_learning_rate: Rate | None = None
     frames_per_clip: Positive = 12  # random frames of a video in each epoch
     half_epochs: Annotated[int, Field(ge=0)] = 0  # first epochs at half the size, 4 times as fast
-    init: str | None = None  # a weights file to start from; its size may differ
+    init: str | None = None  # a run of `tune` or a weights file to start from, of any size
     encoder_learning_rate: Rate | None = None  # of layers 0-29; None: learning_rate
 
     @model_validator(mode="after")
@@ -103,6 +109,7 @@ class Finetune(Training):
     alpha_learning_rate: Rate = 0.1
     fresh_learning_rate: Rate | None = None  # of a ConvLSTM and of `fresh` layers
     augment: Literal["none", "flip"] = "none"
+    shuffle: bool = True  # the clips, anew in each epoch; false: in the order of their names
 
 
 class Placement(Block):
@@ -120,9 +127,15 @@ class Placement(Block):
     fresh: list[Layer] = []  # layers that start from random weights
     short_side: Positive | None = None  # a convlstm or conv on maps works at this size
     static: Literal["tuned", "frozen", "plain"] = "tuned"  # plain: nothing is trained
-    thaw: bool = False  # train the recurrence first, then the decoder, then the encoder
-    learning_rate: Rate | None = None  # None: finetune.learning_rate
-    fresh_learning_rate: Rate | None = None  # None: finetune.fresh_learning_rate
+    thaw: Thaw = []  # first layer that trains from epoch 2, 3, ... on; before that, what is new
+    # How it is trained; None: as `finetune` says.
+    learning_rate: Rate | None = None
+    fresh_learning_rate: Rate | None = None
+    optimizer: Optimizer | None = None
+    epochs: Positive | None = None
+    # For rows of `continued`.
+    start: str = "static"  # the run whose weights it starts from
+    data: DatasetName | None = None  # the set that it trains on; None: data.finetune
 
     @model_validator(mode="after")
     def _fits(self) -> "Placement":
@@ -139,6 +152,11 @@ class Placement(Block):
             (sized and not convolves, "`hidden` and `short_side` belong to a convlstm or a conv"),
             (self.short_side and self.after != [61], "`short_side` needs after: [61], the maps"),
             (self.thaw and self.static != "tuned", "`thaw` needs static: tuned"),
+            (
+                self.thaw and not (convolves or self.learned or self.fresh),
+                "`thaw` needs something new, which trains from epoch 1",
+            ),
+            (sorted(set(self.thaw), reverse=True) != self.thaw, "`thaw` must be descending"),
         ]
         for broken, rule in rules:
             if broken:
@@ -146,8 +164,8 @@ class Placement(Block):
         return self
 
     def same_network(self, other: "Placement") -> bool:
-        """Whether two placements differ in nothing but their learning rates."""
-        return self.model_dump(exclude=RATES) == other.model_dump(exclude=RATES)
+        """Whether two placements differ in nothing but in how they are trained."""
+        return self.model_dump(exclude=TRAINING) == other.model_dump(exclude=TRAINING)
 
 
 # A suffix of a name changes one setting.
@@ -217,15 +235,24 @@ class Params(Block):
     model: Model
     tune: dict[str, Tune] = {}
     finetune: Finetune | None = None  # with placements, never None
-    placements: dict[str, Placement] = {}
+    placements: dict[str, Placement] = {}  # `from_dict` adds the rows of `continued`
+    continued: dict[str, Placement] = {}
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")
     def _rows(self) -> "Params":
-        rows = [*self.tune, *self.placements]
+        rows = [*self.tune, *self.placements, *self.continued]
         if odd := sorted(n for n in {*rows, *self.runs} if rows.count(n) != self.runs.count(n)):
-            raise ValueError(f"`runs` must list each name of tune and placements once; see {odd}")
+            names = "tune, placements and continued"
+            raise ValueError(f"`runs` must list each name of {names} once; see {odd}")
+        if odd := [name for name, settings in self.tune.items() if settings.init == name]:
+            raise ValueError(f"`init` must be another run; see {odd}")
+        if odd := [n for n, p in self.placements.items() if p.start != "static" or p.data]:
+            raise ValueError(f"`start` and `data` belong to rows of continued; see {odd}")
+        for name, row in self.continued.items():
+            if "start" not in row.model_fields_set or row.start not in rows[: rows.index(name)]:
+                raise ValueError(f"`start` of {name} must be a row above it, not {row.start!r}")
         return self
 
     @cached_property
@@ -233,14 +260,18 @@ class Params(Block):
         """The folder that holds the data sets: `data.root`, else `$SALEMA_DATA`."""
         root = self.data.root or os.environ.get("SALEMA_DATA")
         if not root:
-            sets = ", ".join(dict.fromkeys([*self.data.tune, *self.data.finetune]))
-            needs = f"profile {self.profile} needs {sets}"
+            sets = dict.fromkeys([*self.data.tune, *self.data.finetune, *self.data.continued])
+            needs = f"profile {self.profile} needs {', '.join(sets)}"
             raise SalemaError(f"{needs}, but no folder is named (set data.root or SALEMA_DATA)")
         return Path(root)
 
     def run_folder(self, run: str) -> Path:
         """The folder for the outputs of a run's stages."""
         return Path("runs") / self.profile / run
+
+    def weights_file(self, run: str) -> Path:
+        """The file of weights that a run's training writes."""
+        return self.run_folder(run) / "weights.safetensors"
 
     @property
     def report_folder(self) -> Path:
@@ -249,7 +280,7 @@ class Params(Block):
 
 
 BLOCKS = {"data": Data, "model": Model, "predict": Predict, "evaluate": Evaluate}
-BLOCKS |= {"tune": Tune, "finetune": Finetune, "placements": Placement}
+BLOCKS |= {"tune": Tune, "finetune": Finetune, "placements": Placement, "continued": Placement}
 
 
 def _merged(base: Any, over: Any) -> Any:
@@ -262,7 +293,7 @@ def _one_line(error: ValidationError, path: Path) -> str:
     """The first problem of a file: its key, its value and how to fix it."""
     first = error.errors()[0]
     kind, where, value = first["type"], first["loc"], first["input"]
-    key = ".".join(str(step) for step in where if step != "[key]") or "runs"
+    key = ".".join(str(step) for step in where if step != "[key]")
     if kind == "extra_forbidden":
         block = BLOCKS[where[0]] if len(where) > 1 else Params
         fix = _nearest(str(where[-1]), block.model_fields, "remove it")
@@ -271,7 +302,7 @@ def _one_line(error: ValidationError, path: Path) -> str:
         return f"missing key {key} in {path} (add it)"
     reason = first["msg"].removeprefix("Value error, ")
     if kind == "value_error":
-        return f"bad value of {key} in {path} ({reason})"
+        return f"bad value{f' of {key}' if key else ''} in {path} ({reason})"
     if kind == "literal_error":
         reason = _nearest(str(value), first["ctx"]["expected"].split("'")[1::2])
     if isinstance(value, str) and kind.startswith("float"):
@@ -294,12 +325,13 @@ def from_dict(raw: dict, path: Path = Path("params.yaml"), profile: str | None =
         raise SalemaError(f"bad value of profiles.{profile} in {path} (it must be a mapping)")
     rest = {key: value for key, value in raw.items() if key != "profiles"}
     merged = _merged(rest, profiles[profile]) | {"profile": profile}
-    if merged.get("placements") and not merged.get("finetune"):
+    if (merged.get("placements") or merged.get("continued")) and not merged.get("finetune"):
         raise SalemaError(f"missing key finetune in {path} (placements need it)")
     try:
-        return Params.model_validate(merged)
+        params = Params.model_validate(merged)
     except ValidationError as error:
         raise SalemaError(_one_line(error, path)) from error
+    return params.model_copy(update={"placements": params.placements | params.continued})
 
 
 def read(path: str | Path = "params.yaml", profile: str | None = None) -> Params:

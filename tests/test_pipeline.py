@@ -21,8 +21,10 @@ ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PACKAGES = {
     "index": "data",
+    "port": "train",
     "tune": "train",
     "finetune": "train",
+    "continue": "train",
     "predict": "predict",
     "evaluate": "score",
     "baseline": "score",
@@ -48,6 +50,44 @@ def test_every_stage_is_checked():
     assert set(STAGES) == set(PACKAGES)
 
 
+TRAINING = ("port", "tune", "finetune", "continue")
+
+
+def test_every_run_is_trained_by_one_stage():
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    made = [*STAGES["tune"]["foreach"], STAGES["port"]["cmd"].split()[-1]]
+    assert sorted(made) == sorted(raw["tune"])
+    assert STAGES["finetune"]["foreach"] == "${placements}"
+    assert STAGES["continue"]["foreach"] == "${continued}"
+
+
+@pytest.mark.parametrize("stage", TRAINING)
+def test_a_training_stage_tracks_all_that_its_runs_read_of_params(stage):
+    body = STAGES[stage].get("do", STAGES[stage])
+    blocks = {"port": ["tune.port"], "tune": ["tune.${item}"]}
+    blocks |= {"finetune": ["finetune", "placements.${key}"]}
+    blocks |= {"continue": ["finetune", "continued.${key}"]}
+    profile = {"port": ["tune.port"], "tune": ["tune.${item}"]}
+    profile |= {"finetune": ["finetune", "placements"], "continue": ["finetune", "continued"]}
+    tracked = {"seed", "model", *blocks[stage]}
+    tracked |= {f"profiles.${{profile}}.{key}" for key in ["data", "model", *profile[stage]]}
+    assert set(body["params"]) == tracked
+
+
+@pytest.mark.parametrize("profile", ["sample", "open", "paper"])
+def test_a_stage_depends_on_the_weights_that_its_runs_start_from(profile):
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    given = params.from_dict(raw, profile=profile)
+    file = "runs/${profile}/%s/weights.safetensors"
+    inits = {settings.init for settings in given.tune.values()} - {None}
+    assert {file % init for init in inits} <= set(STAGES["tune"]["do"]["deps"])
+    assert given.tune["port"].init is None
+    assert file % "static" in STAGES["finetune"]["do"]["deps"]
+    assert file % "${item.start}" in STAGES["continue"]["do"]["deps"]
+    for run, row in given.continued.items():  # what DVC sees, without the profile
+        assert row.start == raw["continued"][run]["start"]
+
+
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
     """The study's own parameters with the smallest budget, in an empty folder."""
@@ -60,6 +100,7 @@ def tiny(tmp_path, monkeypatch):
                 "root": str(ROOT / "data/sample"),
                 "tune": ["SALICON"],
                 "finetune": ["DHF1K"],
+                "continued": ["UCF-sports"],
                 "evaluate": {"DHF1K": "val"},
             },
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0, "branches": True},

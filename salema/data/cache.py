@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salema.data.clip import Clip, Files
+from salema.data.clip import Clip, Files, is_image
 from salema.data.gaze import Size, blur, fixation_counts, sigma
 from salema.data.listing import Problem
 from salema.files import SCRATCH, SalemaError, atomic
@@ -23,7 +23,7 @@ from salema.media.image import fit, read_gray
 BUDGET = 80 * 2**30  # bytes of a study's cache; beyond it frames are read from the source
 OPEN = 20_000  # memory maps that are kept; Linux allows a process 65,530
 HEADER = 128  # bytes of a `.npy` file before its numbers
-VERSION = 1  # of what `_rows` makes of a source
+VERSION = 2  # of what `_rows` makes of a source
 
 
 class SourceArray:
@@ -77,7 +77,11 @@ class FrameCache:
         return self._array(clip, "frames", 3)
 
     def maps(self, clip: Clip) -> np.ndarray | SourceArray:
-        """Uint8 (T, h, w): resized by area, each stretched to 0-255; a flat or missing one is 0."""
+        """Uint8 (T, h, w): resized by area; zeros where there is none.
+
+        Maps of videos, and those blurred from points, are stretched to 0-255 each, and a flat one
+        becomes zeros. Official maps of images keep their values, as SalBCE was trained.
+        """
         return self._array(clip, "maps")
 
     def fixations(self, clip: Clip) -> np.ndarray | SourceArray:
@@ -177,7 +181,8 @@ def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]
     else:
         for path in clip.paths(clip.map_files, start):
             gray = np.zeros(size, np.uint8) if path is None else read_gray(path)
-            yield stretch(fit(gray.astype(np.float32), size))
+            map_ = fit(gray.astype(np.float32), size)
+            yield np.rint(map_).astype(np.uint8) if is_image(clip) else stretch(map_)
 
 
 def stretch(map_: np.ndarray) -> np.ndarray:

@@ -62,7 +62,8 @@ def find(root: str | Path, dataset: str, split: str | None = None, **asked: Any)
 
 def wanted(params: Params) -> dict[str, list[str]]:
     """Set -> the splits that the profile reads."""
-    needs = {name: ["train", "val"] for name in [*params.data.tune, *params.data.finetune]}
+    trained = [*params.data.tune, *params.data.finetune, *params.data.continued]
+    needs = {name: ["train", "val"] for name in trained}
     for name, split in params.data.evaluate.items():
         needs[name] = list(dict.fromkeys([*needs.get(name, []), split]))
     return needs

@@ -33,6 +33,7 @@ from salema.train.optimizer import after_epoch, after_step, make_optimizer, make
 from salema.train.windows import Reader, Window, clip_windows, image_windows
 
 CODE = ("files.py", "params.py", "media", "data", "model", "train")  # what training depends on
+FIXED = {"decoder": FIRST_DECODER, "upper": 17, "all": 0}  # `train` -> first layer that trains
 
 Row = dict[str, float | None]  # of losses.csv
 
@@ -45,16 +46,16 @@ def tune(params: Params, run: str) -> Path:
         raise SalemaError(f"tune.{run}.half_epochs needs sides in {step}s, not {size} (change one)")
     start, card, init = None, weights.Card(), settings.init
     if init is not None:
-        start, card = weights.read(init)
+        init = params.weights_file(init) if init in params.tune else Path(init)
+        start, card = _read(init, params, run)
         start.config = start.config.model_copy(update={"size": size})
         if start.placement.recurrence != "none":
-            what = f"{Path(init)} has a recurrence, tune.{run} is static"
+            what = f"{init} has a recurrence, tune.{run} is static"
             raise SalemaError(f"{what} (change tune.{run}.init)")
     job = Job(params, run, settings, *clips_of(params, params.data.tune), init, card.seen)
     torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = start or new_static(params)
-    if settings.train == "decoder":
-        network.layers[:FIRST_DECODER].requires_grad_(False)
+    network.layers[: FIXED[settings.train]].requires_grad_(False)
     return train(network, job)
 
 
@@ -63,27 +64,42 @@ def finetune(
 ) -> Path:
     """Train a placement on clips, write its weights and losses; return the weights file.
 
-    A run with `static: plain` is written without training. Training starts from the weights file
-    `init`, else from the run `static`; a placement that was fine-tuned on one data set can continue
-    on another. `dataset` replaces `data.finetune`.
+    Training starts from the weights of the run `placement.start`. A run with `static: plain` is
+    written without training, and so is one on a set that `data.continued` lacks. A weights file
+    `init` or a `dataset` instead of those of the placement make a run of its own, "<run>-<sets>".
     """
     placement = params.placements[choose(run, params.placements, "placement")]
-    sets = [choose(dataset, data.DATASETS, "data set")] if dataset else params.data.finetune
-    path = Path(init or params.run_folder("static") / "weights.safetensors")
-    start, card = weights.read(path)
-    if placement.static == "plain":
+    named, missing = dataset or placement.data, False
+    sets = [choose(named, data.DATASETS, "data set")] if named else params.data.finetune
+    if init or dataset:
+        run = "-".join([run, *sets])
+        if run in params.runs:
+            raise SalemaError(f"{run} is a run of the study (rename it in runs)")
+        params = params.model_copy(update={"placements": params.placements | {run: placement}})
+    elif placement.data:
+        missing = placement.data not in params.data.continued
+    path = Path(init or params.weights_file(placement.start))
+    start, card = _read(path, params, run)
+    if placement.static == "plain" or missing:
         torch.manual_seed(params.seed)
         return write(params, with_placement(start, placement), replace(card, run=run), [])
     if start.config.size != params.model.size:
         here = f"profile {params.profile} trains at {params.model.size}"
         raise SalemaError(f"{path} is for {start.config.size}, {here} (use the same model.size)")
-    rates = placement.model_dump(include=RATES, exclude_none=True)
-    settings = params.finetune.model_copy(update=rates)
+    own = placement.model_dump(include=RATES, exclude_none=True)
+    settings = params.finetune.model_copy(update=own)
     job = Job(params, run, settings, *clips_of(params, sets), path, card.seen)
     torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = with_placement(start, placement)
     network.layers.requires_grad_(placement.static == "tuned")
     return train(network, job)
+
+
+def _read(path: Path, params: Params, run: str) -> tuple[SaliencyModel, weights.Card]:
+    """The weights file that a run starts from, which must not be the one that it writes."""
+    if path.resolve() == params.weights_file(run).resolve():
+        raise SalemaError(f"{path} is the file that {run} writes (start from a copy of it)")
+    return weights.read(path)
 
 
 def new_static(params: Params) -> SaliencyModel:
@@ -149,8 +165,8 @@ class Job:
     def described(self) -> dict:
         """The parameters of the run, for the card and the key."""
         shared = self.params.model_dump(include={"seed", "profile", "model"})
-        placement = self.params.placements.get(self.run)
-        shared["placement"] = placement and placement.model_dump()
+        placement = self.params.placements.get(self.run)  # its epochs are in the settings
+        shared["placement"] = placement and placement.model_dump(exclude={"epochs"})
         return shared | {"settings": self.settings.model_dump()}
 
     def key(self) -> str:
@@ -187,13 +203,13 @@ def train(network: SaliencyModel, job: Job) -> Path:
         learner.one_epoch()
         with atomic(checkpoint) as part:
             torch.save(learner.state_dict(), part)
-    card = weights.Card(job.run, job.all_seen(), job.described(), learner.history[-1])
-    return write(job.params, learner.result(), card, learner.history)
+    card = weights.Card(job.run, job.all_seen(), job.described(), learner.kept())
+    return write(job.params, learner.best or learner.result(), card, learner.history)
 
 
 def write(params: Params, network: SaliencyModel, card: weights.Card, history: list[Row]) -> Path:
     """Write weights.safetensors and losses.csv of the run that the card names."""
-    path = params.run_folder(card.run) / "weights.safetensors"
+    path = params.weights_file(card.run)
     weights.save(network, path, card)
     rows = [list(history[0]) if history else ["epoch", "train_loss", "val_loss"]]
     for row in history:  # an empty cell where there is no validation loss
@@ -208,9 +224,7 @@ class Learner:
 
     def __init__(self, network: SaliencyModel, job: Job) -> None:
         self.job, self.settings = job, job.settings
-        if self.settings.schedule == "plateau" and not job.val:
-            needs = f"{job.run} has no validation clips for schedule: plateau"
-            raise SalemaError(f"{needs} (choose another schedule)")
+        self._check_validation()
         self.device = pick_device("auto")
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.mixed = pick_precision(self.settings.precision, self.device) == "bf16"
@@ -218,7 +232,9 @@ class Learner:
         self.epoch, self.steps = 0, 0
         self.history: list[Row] = []
         self.average = copy.deepcopy(self.network) if self.settings.average else None
-        parts = {"network": self.network, "optimizer": self.optimizer, "average": self.average}
+        self.best = copy.deepcopy(self.network) if self.settings.keep == "best" else None
+        parts = {"network": self.network, "optimizer": self.optimizer}
+        parts |= {"average": self.average, "best": self.best}
         self.adversary = None
         steps = self.settings.epochs * sum(1 for _ in job.windows(0))
         if self.settings.loss == "bce-adversarial":
@@ -228,12 +244,23 @@ class Learner:
         parts["schedule"] = self.schedule = make_schedule(self.optimizer, self.settings, steps)
         self.parts = {name: part for name, part in parts.items() if part is not None}
 
+    def _check_validation(self) -> None:
+        """An error where a setting chooses by validation clips and there are none.
+
+        The val part of Hollywood-2 and UCF-sports holds their test clips, which choose nothing.
+        """
+        for key in ("schedule", "keep"):
+            choice = getattr(self.settings, key)
+            if choice in ("plateau", "best") and all(c.split != "val" for c in self.job.val):
+                needs = f"{self.job.run} has no validation clips for {key}: {choice}"
+                raise SalemaError(f"{needs} (choose another {key})")
+
     def one_epoch(self) -> None:
         """Train on every window once, then compute the validation loss."""
         run, seed = self.job.run, self.job.params.seed
         torch.manual_seed(zlib.crc32(f"{seed} {run} {self.epoch}".encode()))
         if isinstance(self.settings, Finetune) and self.network.placement.thaw:
-            thaw(self.network.layers, self.epoch)
+            thaw(self.network, self.epoch)
         self.network.train()
         readers = list(self.job.windows(self.epoch))
         windows = ahead((read() for read in readers), 4)
@@ -246,6 +273,8 @@ class Learner:
         row = {"epoch": self.epoch, "train_loss": float(np.mean(losses)), "val_loss": self._val()}
         row |= {f"alpha_{layer}": alpha for layer, alpha in self.network.alphas().items()}
         self.history.append(row)
+        if self.best is not None and self.kept() is row:
+            self.best.load_state_dict(self.result().state_dict())
         after_epoch(self.schedule, row["val_loss"])
         self._check_finite(row["train_loss"])
 
@@ -311,6 +340,12 @@ class Learner:
     def result(self) -> SaliencyModel:
         """The trained network, or the average of its weights where one is kept."""
         return self.average or self.network
+
+    def kept(self) -> Row:
+        """The row of the epoch whose weights are kept: the last, or the first of the best."""
+        if self.best is None:
+            return self.history[-1]
+        return min(self.history, key=lambda row: row["val_loss"])
 
     def state_dict(self) -> dict:
         """Everything that the next epoch depends on."""

@@ -13,8 +13,8 @@ from salema.params import Training, Tune
 def window_loss(maps: Tensor, targets: Tensor, settings: Training) -> Tensor:
     """Loss of a window, summed over its frames and averaged over clips and pixels.
 
-    Maps and targets are (B, T, H, W) in [0, 1]; each frame of the targets has a maximum of 1, or
-    is 0 everywhere. The adversarial training validates with this BCE.
+    Maps and targets are (B, T, H, W) in [0, 1]; a frame without gaze is 0 everywhere. The
+    adversarial training validates with this BCE.
     """
     time, maps, targets = maps.shape[1], maps.flatten(0, 1), targets.flatten(0, 1)
     if settings.loss == "metrics":
@@ -59,9 +59,11 @@ class Discriminator(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(4, 3, 1), nn.ReLU(inplace=True)]
         before = 3
-        for channels, pool in ((32, 4), (64, 1), (64, 2), (64, 1), (64, 2)):
+        for index, (channels, pool) in enumerate(((32, 4), (64, 1), (64, 2), (64, 1), (64, 2))):
             convolution = nn.Conv2d(before, channels, 3, padding=1)
-            layers += [nn.utils.parametrizations.weight_norm(convolution), nn.ReLU(inplace=True)]
+            if index > 2:  # the last two
+                convolution = nn.utils.parametrizations.weight_norm(convolution)
+            layers += [convolution, nn.ReLU(inplace=True)]
             layers += [nn.MaxPool2d(pool)] if pool > 1 else []
             before = channels
         self.features = nn.Sequential(*layers)

@@ -1,7 +1,6 @@
 """Which parameters train, how fast, and the learning-rate schedule."""
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
@@ -9,14 +8,17 @@ from salema.model.layers import FIRST_DECODER
 from salema.model.network import SaliencyModel
 from salema.params import Finetune, Training, Tune
 
-THAW = (62, 50, FIRST_DECODER, 17, 0)  # first layer that trains in epoch 0, 1, 2, 3, and later
 
+def thaw(network: SaliencyModel, epoch: int) -> None:
+    """Let the layers train that thawing has reached in `epoch`, counted from 0.
 
-def thaw(layers: nn.Sequential, epoch: int) -> None:
-    """Let the layers train that gradual thawing has reached in `epoch`, counted from 0."""
-    first = THAW[min(epoch, len(THAW) - 1)]
-    for index, layer in enumerate(layers):
-        layer.requires_grad_(index >= first)
+    `fresh` layers and memories always train. Source: the released code, whose layers 57, 52, 47
+    and 0 of SalCLSTM30 (51, 46, 41 and 0 of SalCLSTM56) start epochs 2 to 5.
+    """
+    firsts = (len(network.layers), *network.placement.thaw)
+    first = firsts[min(epoch, len(firsts) - 1)]
+    for index, layer in enumerate(network.layers):
+        layer.requires_grad_(index >= first or index in network.placement.fresh)
 
 
 def make_optimizer(network: SaliencyModel, settings: Training) -> Optimizer:
@@ -44,8 +46,8 @@ def make_optimizer(network: SaliencyModel, settings: Training) -> Optimizer:
             return torch.optim.Adam(groups, fused=True)
         case "adamw":
             return torch.optim.AdamW(groups, fused=True)
-        case "sgd":
-            return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+        case "sgd" | "sgd-nesterov" as kind:
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=kind == "sgd-nesterov")
         case "adagrad":
             return torch.optim.Adagrad(groups)
 

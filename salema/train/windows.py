@@ -16,9 +16,11 @@ from torch import Tensor
 
 from salema.data import Clip, FrameCache, blur, sigma
 from salema.files import SalemaError
+from salema.model.layers import MEAN_BGR
 from salema.params import Finetune, Tune
 
 SALBCE = ("flip", "flip-vertical", "rotate", "none")
+MEAN_RGB = tuple(round(value) for value in reversed(MEAN_BGR))
 Pair = tuple[np.ndarray, np.ndarray]  # an image uint8 (H, W, 3) and its map uint8 (H, W)
 
 
@@ -27,7 +29,7 @@ class Window(NamedTuple):
 
     first: bool  # whether the clips start here, with an empty memory
     frames: np.ndarray  # uint8 (B, T, H, W, 3) RGB
-    targets: np.ndarray  # uint8 (B, T, H, W), maximum 255 or blank
+    targets: np.ndarray  # uint8 (B, T, H, W), as `FrameCache.maps` gives them
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return uint8 frames (B, T, H, W, 3), and float32 targets (B, T, H, W) in [0, 1]."""
@@ -95,10 +97,12 @@ def clip_windows(
     """Windows of `bptt_frames` in order, for groups of `batch` clips in parallel.
 
     A group lasts as long as its shortest clip, at most `frames_per_clip`, from a random start.
+    Without `shuffle` the clips come in the order of their names, as in the released code.
     Validation (`epoch` is None) takes the first two windows of every group.
     """
     training = epoch is not None
-    order = rng.permutation(len(clips)) if training else range(len(clips))
+    shuffled = training and settings.shuffle
+    order = rng.permutation(len(clips)) if shuffled else range(len(clips))
     for at in range(0, len(order), settings.batch):
         group = [clips[i] for i in order[at : at + settings.batch]]
         length = min(clip.n_frames for clip in group)
@@ -136,7 +140,8 @@ def augmented(image: np.ndarray, target: np.ndarray, augment: str, rng: Generato
     """Apply one random change to an image and its map.
 
     "flip" mirrors half of the images. "salbce" mirrors an image, turns it upside down, rotates it
-    by 45 degrees and crops it to the centre, or leaves it as it is, as SalBCE was trained.
+    by 45 degrees or leaves it as it is, as SalBCE was trained. The rotation is about the centre,
+    without zoom; the corners get ImageNet's mean color and a saliency of 0.
     """
     # Both are drawn in any case: the random numbers that follow depend on it.
     flip, salbce = rng.choice(["flip", "none"]), rng.choice(SALBCE)
@@ -147,10 +152,9 @@ def augmented(image: np.ndarray, target: np.ndarray, augment: str, rng: Generato
             return image[::-1], target[::-1]
         case "rotate":
             height, width = target.shape
-            # The square that a rotation by 45 degrees fills has 1 / sqrt(2) of the short side.
-            scale = 2**0.5 * max(height, width) / min(height, width)
-            turn = cv2.getRotationMatrix2D((width / 2, height / 2), 45, scale)
-            return tuple(cv2.warpAffine(a, turn, (width, height)) for a in (image, target))
+            turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 45, 1)
+            turned = cv2.warpAffine(image, turn, (width, height), borderValue=MEAN_RGB)
+            return turned, cv2.warpAffine(target, turn, (width, height))
     return image, target
 
 

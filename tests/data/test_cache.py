@@ -52,6 +52,16 @@ def test_a_map_is_resized_by_area_and_stretched(tmp_path, clip):
     assert maps[0, 0, 0] == 255 and maps[0].sum() == 255
 
 
+def test_an_official_map_of_an_image_keeps_its_values(tmp_path):
+    (stem,) = trees.salicon(tmp_path, "train", [1])
+    map_ = np.full(trees.SIZE, 40, np.uint8)
+    map_[:2, :2], map_[4:6, 4:6] = 120, 201
+    trees.array(tmp_path / "SALICON" / "maps" / "train" / f"{stem}.png", map_)
+    (clip,) = load(tmp_path, "SALICON", "train")
+    maps = FrameCache(tmp_path / "scratch", SMALL, PLENTY).maps(clip)
+    assert (maps[0, 0, 0], maps[0, 2, 2], maps.min(), maps.max()) == (120, 201, 40, 201)
+
+
 def test_a_flat_map_becomes_zeros():
     assert not stretch(np.full((3, 4), 0.7, np.float32)).any()
     assert stretch(np.array([[0.1, 0.2, 0.5]])).tolist() == [[0, 64, 255]]

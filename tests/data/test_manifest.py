@@ -176,6 +176,8 @@ def test_the_splits_that_a_profile_reads_are_listed_once_each(root):
     both = ["train", "val"]
     needs = manifest.wanted(study(root))
     assert needs == {"SALICON": both, "DHF1K": both, "UCF-sports": ["test"]}
+    needs = manifest.wanted(study(root, continued=["UCF-sports"]))
+    assert needs["UCF-sports"] == [*both, "test"]
     needs = manifest.wanted(study(root, evaluate={"DHF1K": "test", "HEVC33": "test"}))
     assert needs == {"SALICON": both, "DHF1K": [*both, "test"], "HEVC33": ["test"]}
 

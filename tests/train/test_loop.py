@@ -66,10 +66,11 @@ def raw(root):
                 "root": str(root),
                 "tune": ["SALICON"],
                 "finetune": ["DHF1K"],
+                "continued": ["Hollywood-2", "UCF-sports"],
                 "evaluate": {"DHF1K": "val"},
             },
             "model": {"size": [32, 48], "width": 0.125, "std": 64.0},
-            "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": one},
+            "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": {**one}},
             "finetune": {
                 "epochs": 1,
                 "batch": 2,
@@ -77,6 +78,10 @@ def raw(root):
                 "bptt_frames": 2,
                 "learning_rate": 1e-3,
                 "precision": "fp32",
+            },
+            "placements": {
+                "ema30-released": {"learning_rate": 1e-3},
+                "videosalgan": {"learning_rate": 1e-3, "optimizer": "adam"},
             },
         }
     }
@@ -101,13 +106,13 @@ def study(place, monkeypatch):
     shutil.rmtree(".salema/training", ignore_errors=True)
 
     def make(run=None, /, **changes):
-        """`changes`: of finetune, or of the block that `run` names under tune or placements."""
+        """`changes`: of finetune, or of the block that `run` names under tune, placements, ..."""
         given = raw("data")
         tiny = given["profiles"]["tiny"]
         for key, value in changes.items():
             block = tiny["finetune"]
             if run is not None:
-                kind = "tune" if run in given["tune"] else "placements"
+                (kind,) = (k for k in ("tune", "placements", "continued") if run in given[k])
                 block = tiny.setdefault(kind, {}).setdefault(run, {})
             block[key] = value
         return params.from_dict(given)
@@ -178,12 +183,10 @@ def test_frozen_layers_do_not_change_only_the_memory_does(study, epochs):
 
 
 def test_layers_thaw_group_by_group_from_the_second_epoch_to_the_fifth(study, epochs):
-    thawing = study("clstm30", thaw=True)
-    settings = thawing.finetune.model_copy(update={"epochs": 6})
-    loop.finetune(thawing.model_copy(update={"finetune": settings}), "clstm30")
+    loop.finetune(study("clstm30-thaw", epochs=6), "clstm30-thaw")
     states = epochs()
     trained = [changed(*pair) for pair in pairwise(states)]
-    firsts = [62, 50, 30, 17, 0, 0]
+    firsts = [62, 57, 52, 47, 0, 0]
     assert trained == [[i for i in CONVOLUTIONS if i >= first] for first in firsts]
     for before, after in pairwise(states):
         assert not torch.equal(
@@ -191,10 +194,27 @@ def test_layers_thaw_group_by_group_from_the_second_epoch_to_the_fifth(study, ep
         )
 
 
-def test_the_decoder_alone_trains_where_the_params_say_so(study, epochs):
-    loop.tune(study("port", train="decoder"), "port")
+def test_fresh_layers_train_from_the_first_epoch_also_while_thawing(study, epochs):
+    loop.finetune(study("clstm56", thaw=[51, 46, 41, 0], epochs=2), "clstm56")
+    trained = [changed(*pair) for pair in pairwise(epochs())]
+    assert trained == [[56, 58, 60], [51, 53, 56, 58, 60]]
+
+
+@pytest.mark.parametrize(("kind", "first"), [("decoder", 30), ("upper", 17)])
+def test_the_decoder_or_the_upper_layers_alone_train_where_the_params_say_so(
+    study, epochs, kind, first
+):
+    loop.tune(study("port", train=kind), "port")
     start, end = epochs()
-    assert changed(start, end) == [i for i in CONVOLUTIONS if i >= 30]
+    assert changed(start, end) == [i for i in CONVOLUTIONS if i >= first]
+
+
+def test_a_row_may_have_its_own_epochs_and_optimizer(study, epochs):
+    loop.finetune(study("ema61", epochs=2, optimizer="sgd"), "ema61")
+    learner = epochs.learner
+    assert learner.epoch == 2 and isinstance(learner.optimizer, torch.optim.SGD)
+    loop.finetune(study(), "ema61")
+    assert epochs.learner.epoch == 1 and isinstance(epochs.learner.optimizer, torch.optim.Adam)
 
 
 def test_a_plain_run_is_the_static_weights_and_the_placement(study):
@@ -340,7 +360,7 @@ def test_half_the_size_must_be_one_too(refused):
 
 def test_a_frozen_network_does_not_thaw(refused):
     def thaw(given):
-        given["placements"]["videosalgan"]["thaw"] = True
+        given["placements"]["videosalgan"]["thaw"] = [57]
 
     assert "`thaw` needs static: tuned" in refused("finetune", "videosalgan", change=thaw)
 
@@ -397,26 +417,31 @@ def described(path):
 
 def test_training_continues_from_another_file_on_one_set_after_the_other(study, place):
     settings = study(learning_rate=NO_STEP)
-    first = shutil.copy(loop.finetune(study(), "ema30"), "dhf1k.safetensors")
+    first = loop.finetune(study(), "ema30")
     assert set(described(first).seen) == {"SALICON", "DHF1K"}
+    kept = first.read_bytes()
     second = loop.finetune(settings, "ema30", init=first, dataset="Hollywood-2")
-    second = shutil.copy(second, "hollywood.safetensors")
     third = loop.finetune(settings, "ema30", init=second, dataset="UCF-sports")
+    assert second == Path("runs/tiny/ema30-Hollywood-2/weights.safetensors")
+    assert third == Path("runs/tiny/ema30-UCF-sports/weights.safetensors")
+    assert described(third).run == "ema30-UCF-sports" and first.read_bytes() == kept
+    assert described(third).params["placement"]["after"] == [30]
     seen = described(third).seen
     assert set(seen) == {"SALICON", "DHF1K", "Hollywood-2", "UCF-sports"}
     for name, clips in seen.items():
         there = {clip.name for clip in data.load(place / "data", name, "train")}
         assert set(clips) == there
-    origin, end = tensors(Path(first)), tensors("ema30")
+    origin, end = tensors(first), tensors(third)
     apart = {name: (origin[name] - end[name]).abs().max() for name in origin}
     assert max(apart.values()) < 1e-5
     assert changed(tensors("static"), end) == CONVOLUTIONS
 
 
 def test_another_placement_keeps_the_layers_and_gets_its_own_memory(study):
-    init = Path(shutil.copy(loop.finetune(study(), "ema30"), "ema30.safetensors"))
-    loop.finetune(study(learning_rate=NO_STEP), "clstm30", init=init)
-    taken = tensors("clstm30")
+    init = loop.finetune(study(), "ema30")
+    path = loop.finetune(study(learning_rate=NO_STEP), "clstm30", init=init)
+    assert path == Path("runs/tiny/clstm30-DHF1K/weights.safetensors")
+    taken = tensors(path)
     for layer in CONVOLUTIONS:
         name = f"layers.{layer}.weight"
         torch.testing.assert_close(taken[name], tensors(init)[name], atol=1e-5, rtol=0)
@@ -424,15 +449,17 @@ def test_another_placement_keeps_the_layers_and_gets_its_own_memory(study):
 
 
 def test_the_same_placement_keeps_its_memory_and_its_fresh_layers(study):
-    init = Path(shutil.copy(loop.finetune(study(), "clstm56"), "clstm56.safetensors"))
-    loop.finetune(study(learning_rate=NO_STEP), "clstm56", init=init)
+    init = loop.finetune(study(), "clstm56")
+    path = loop.finetune(study(learning_rate=NO_STEP), "clstm56", init=init)
     for name, tensor in tensors(init).items():
-        torch.testing.assert_close(tensors("clstm56")[name], tensor, atol=1e-5, rtol=0)
+        torch.testing.assert_close(tensors(path)[name], tensor, atol=1e-5, rtol=0)
 
 
-def test_a_placement_with_another_learning_rate_is_the_same_placement(study):
+def test_a_placement_that_is_trained_otherwise_is_the_same_placement(study):
     start, _ = weights.read(loop.finetune(study(), "clstm56"))
-    same = start.placement.model_copy(update={"learning_rate": 0.1, "fresh_learning_rate": 0.2})
+    otherwise = {"learning_rate": 0.1, "fresh_learning_rate": 0.2, "optimizer": "sgd", "epochs": 5}
+    otherwise |= {"start": "ema30", "data": "UCF-sports", "thaw": [57]}
+    same = start.placement.model_copy(update=otherwise)
     continued = loop.with_placement(start, same)
     for name, tensor in start.state_dict().items():
         assert torch.equal(continued.state_dict()[name], tensor)
@@ -442,17 +469,95 @@ def test_a_placement_with_another_learning_rate_is_the_same_placement(study):
 
 
 def test_alpha_is_that_of_the_placement_unless_the_same_placement_continues(study):
-    init = Path(shutil.copy(loop.finetune(study(), "ema30"), "alpha.safetensors"))
+    init = loop.finetune(study(), "ema30")
     other = study("ema30", alpha=0.5, learning_rate=NO_STEP)
     model, _ = weights.read(loop.finetune(other, "ema30", init=init))
     assert model.placement.alpha == 0.5 and model.alphas() == {"30": pytest.approx(0.5)}
     learned = study()
-    init = Path(shutil.copy(loop.finetune(learned, "ema30-learned"), "learned.safetensors"))
+    init = loop.finetune(learned, "ema30-learned")
     origin = weights.read(init)[0].alphas()["30"]
     assert origin != pytest.approx(learned.placements["ema30-learned"].alpha, abs=1e-4)
     still = study(alpha_learning_rate=NO_STEP)
     again, _ = weights.read(loop.finetune(still, "ema30-learned", init=init))
     assert again.alphas()["30"] == pytest.approx(origin, abs=1e-6)
+
+
+def test_a_run_never_writes_over_the_file_that_it_starts_from(refused, study):
+    init = loop.finetune(study(), "ema30", dataset="UCF-sports")
+    assert init == Path("runs/tiny/ema30-UCF-sports/weights.safetensors")
+    words = ("finetune", "ema30", "--init", str(init.resolve()), "--dataset", "UCF-sports")
+    assert "is the file that ema30-UCF-sports writes" in refused(*words)
+
+    def own(given):
+        path = "runs/tiny/port/weights.safetensors"
+        given["profiles"]["tiny"]["tune"]["port"]["init"] = path
+
+    assert "is the file that port writes" in refused("tune", "port", change=own)
+
+
+def test_a_run_on_another_set_never_takes_the_name_of_a_run_of_the_study(study):
+    given = study()
+    taken = given.model_copy(update={"runs": [*given.runs, "ema30-UCF-sports"]})
+    with pytest.raises(SalemaError, match="ema30-UCF-sports is a run of the study"):
+        loop.finetune(taken, "ema30", dataset="UCF-sports")
+
+
+def test_the_command_prints_where_the_weights_of_another_set_are(study, capsys):
+    study()
+    Path("tiny.yaml").write_text(yaml.safe_dump(raw("data")))
+    assert main(["--params", "tiny.yaml", "finetune", "ema61", "--dataset", "UCF-sports"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == ["runs/tiny/ema61-UCF-sports/weights.safetensors"]
+
+
+def test_tuning_starts_from_the_weights_of_the_run_that_init_names(study, epochs):
+    others = {"epochs": 2, "train": "all", "batch": 1, "learning_rate": 1e-3}
+    port = loop.tune(_elsewhere(study("port", **others)), "port")
+    origin = tensors(port)
+    loop.tune(_elsewhere(study("static-metrics", init="port")), "static-metrics")
+    end = tensors(Path("runs/other/static-metrics/weights.safetensors"))
+    assert changed(origin, end) == [layer for layer in CONVOLUTIONS if layer >= 30]
+    assert epochs.learner.job.start == port
+    key = epochs.learner.job.key()
+    port.write_bytes(Path("runs/tiny/static/weights.safetensors").read_bytes())
+    assert epochs.learner.job.key() != key
+
+
+def test_a_row_continues_from_another_row_on_its_own_set(study, epochs):
+    first = loop.finetune(study(), "ema30-released")
+    own = {"learning_rate": 1e-3, "epochs": 2}
+    second = loop.finetune(study("ema30-hollywood2", **own), "ema30-hollywood2")
+    assert epochs.learner.epoch == 2 and epochs.learner.job.start == first
+    assert {clip.dataset for clip in epochs.learner.job.clips} == {"Hollywood-2"}
+    assert set(described(second).seen) == {"SALICON", "DHF1K", "Hollywood-2"}
+    assert changed(tensors(first), tensors(second)) == CONVOLUTIONS
+    loop.finetune(study("ema30-ucf", learning_rate=NO_STEP, epochs=1), "ema30-ucf")
+    alpha = "memories.30.alpha_logit"
+    before, after = tensors(second), tensors("ema30-ucf")
+    assert epochs.learner.job.start == second and before.keys() == after.keys()
+    torch.testing.assert_close(before["layers.30.weight"], after["layers.30.weight"])
+    assert float(before[alpha]) != pytest.approx(np.log(0.56 / 0.44), abs=1e-4)
+
+
+def test_an_ema_is_put_into_the_fine_tuned_network_without_training(study):
+    origin = loop.finetune(study(), "static-video")
+    path = loop.finetune(study(), "ema30-on-video")
+    placed = tensors(path)
+    assert float(torch.sigmoid(placed.pop("memories.30.alpha_logit"))) == pytest.approx(0.1)
+    assert all(torch.equal(placed[name], tensor) for name, tensor in tensors(origin).items())
+    assert described(path).seen == described(origin).seen
+    assert path.with_name("losses.csv").read_text() == "epoch,train_loss,val_loss\n"
+
+
+def test_a_row_without_its_set_keeps_the_weights_that_it_starts_from(study):
+    given = study()
+    without = {"data": given.data.model_copy(update={"continued": ["UCF-sports"]})}
+    origin = loop.finetune(given, "ema30-released")
+    path = loop.finetune(given.model_copy(update=without), "ema30-hollywood2")
+    kept = tensors(path)
+    assert all(torch.equal(kept[name], tensor) for name, tensor in tensors(origin).items())
+    assert path.with_name("losses.csv").read_text() == "epoch,train_loss,val_loss\n"
+    assert set(described(path).seen) == {"SALICON", "DHF1K"}
 
 
 def test_tuning_continues_from_a_file_with_the_decoder_alone_and_keeps_its_list_of_clips(
@@ -590,17 +695,65 @@ def test_a_plateau_without_validation_clips_gets_one_line(study):
         loop.train(*unvalidated(study(schedule="plateau"), "static-video"))
 
 
+@pytest.mark.parametrize("cut", [None, 3])
+def test_the_best_epoch_on_validation_is_kept_also_after_a_restart(study, epochs, monkeypatch, cut):
+    losses = [0.5, 0.3, 0.4, 0.3]
+
+    def val(learner):
+        if learner.epoch == cut:
+            raise KeyboardInterrupt
+        return losses[learner.epoch - 1]
+
+    monkeypatch.setattr(loop.Learner, "_val", val)
+    best = _elsewhere(study("static", keep="best", epochs=4, batch=1))
+    if cut:
+        with pytest.raises(KeyboardInterrupt):
+            loop.tune(best, "static")
+        monkeypatch.setattr(loop.Learner, "_val", lambda learner: losses[learner.epoch - 1])
+    path = loop.tune(best, "static")
+    states, written = epochs(), load_file(path)
+    assert all(torch.equal(written[name], states[2][name]) for name in written)
+    assert not torch.equal(written["layers.0.weight"], states[-1]["layers.0.weight"])
+    assert described(path).metrics["epoch"] == 2
+    assert len(path.with_name("losses.csv").read_text().splitlines()) == 5
+
+
+def test_the_best_epoch_of_an_average_is_the_average_of_that_epoch(study, monkeypatch):
+    losses, seen = [0.3, 0.4], []
+
+    def val(learner):
+        seen.append(learner.result().layers[0].weight.clone())
+        return losses[learner.epoch - 1]
+
+    monkeypatch.setattr(loop.Learner, "_val", val)
+    both = study("static", keep="best", average=0.5, epochs=2, batch=1)
+    path = loop.tune(_elsewhere(both), "static")
+    assert torch.equal(load_file(path)["layers.0.weight"], seen[0])
+
+
+def test_the_best_epoch_needs_validation_clips_that_are_not_for_the_test(study):
+    with pytest.raises(SalemaError, match="static-video has no validation clips for keep: best"):
+        loop.train(*unvalidated(study(keep="best"), "static-video"))
+    with pytest.raises(SalemaError, match="no validation clips for keep: best"):
+        loop.finetune(study(keep="best"), "static-video", dataset="Hollywood-2")
+
+
 CYCLE = {"schedule": "one-cycle", "average": 0.9, "batch": 1}
 
 
-@pytest.mark.parametrize(("run", "changes"), [("static", CYCLE), ("port", {"batch": 1})])
+BEST = {"keep": "best", "optimizer": "sgd-nesterov", "schedule": "plateau", "batch": 1}
+
+
+@pytest.mark.parametrize(
+    ("run", "changes"), [("static", CYCLE), ("static", BEST), ("port", {"batch": 1})]
+)
 def test_a_learner_with_the_state_of_another_continues_as_the_other_does(study, run, changes):
     given = study(run, epochs=2, **changes)
-    clips = data.load(given.root, "SALICON", "train")
+    clips, val = (data.load(given.root, "SALICON", split) for split in ("train", "val"))
     learners = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        job = loop.Job(given, run, given.tune[run], clips, clips[:1])
+        job = loop.Job(given, run, given.tune[run], clips, val)
         learners.append(loop.Learner(loop.new_static(given), job))
     one, other = learners
     one.one_epoch()

@@ -176,6 +176,8 @@ def test_the_discriminator_has_the_published_layers():
         layer.out_features for layer in discriminator.head if isinstance(layer, torch.nn.Linear)
     ]
     assert dense == [100, 2, 1]
+    normed = [torch.nn.utils.parametrize.is_parametrized(c, "weight") for c in convolutions]
+    assert normed == [False] * 4 + [True] * 2
 
 
 def test_on_even_steps_the_generator_learns_and_the_discriminator_does_not():

@@ -63,12 +63,25 @@ def test_images_have_no_alpha_group():
     assert len(make_optimizer(network_of("static"), TUNE).param_groups) == 1
 
 
-def test_thawing_reaches_the_first_layer_in_the_fifth_epoch_and_stays_there():
-    layers = network_of("static").layers
-    for epoch, first in enumerate([62, 50, 30, 17, 0, 0]):
-        thaw(layers, epoch)
-        for index, layer in enumerate(layers):
-            assert all(p.requires_grad == (index >= first) for p in layer.parameters())
+@pytest.mark.parametrize(
+    ("row", "firsts"), [("clstm30", [57, 52, 47, 0]), ("clstm56", [51, 46, 41, 0])]
+)
+def test_thawing_reaches_the_first_layer_in_the_fifth_epoch_and_stays_there(row, firsts):
+    placement = named(row).model_copy(update={"thaw": firsts})
+    network = SaliencyModel(Model(width=0.125), placement)
+    for epoch, first in enumerate([62, *firsts, 0]):
+        thaw(network, epoch)
+        for index, layer in enumerate(network.layers):
+            trains = index >= first or index in placement.fresh
+            assert all(p.requires_grad == trains for p in layer.parameters())
+        assert all(p.requires_grad for p in network.memories.parameters())
+
+
+@pytest.mark.parametrize(("name", "nesterov"), [("sgd", False), ("sgd-nesterov", True)])
+def test_both_kinds_of_sgd_have_momentum_and_one_looks_ahead(name, nesterov):
+    settings = TUNE.model_copy(update={"optimizer": name})
+    (group,) = make_optimizer(network_of("static"), settings).param_groups
+    assert (group["momentum"], group["nesterov"]) == (0.9, nesterov)
 
 
 # ---------------------------------------------------------------------- the schedule
