@@ -34,6 +34,7 @@ class Data(Block):
     root: str | None = None
     tune: list[DatasetName] = []
     finetune: list[DatasetName] = []
+    continued: list[DatasetName] = []  # those that rows with `data` may continue on
     evaluate: dict[DatasetName, Literal["train", "val", "test"]] = {}
 
 
@@ -108,10 +109,11 @@ class Finetune(Training):
 class Placement(Block):
     """The position and the behaviour of a recurrence: one row of the ablation table."""
 
-    recurrence: Literal["none", "ema", "convlstm"]
+    recurrence: Literal["none", "ema", "convlstm", "conv"]  # conv: a ConvLSTM's control, no memory
     after: list[Layer] = []
     alpha: Annotated[float, Field(gt=0, le=1)] | None = None
     learned: bool = False
+    rectified: bool = False  # an EMA averages with the ReLU of its state
     residual: bool = False
     dropout: Literal["none", "train", "always"] = "none"
     decode: Literal["cell", "hidden"] = "cell"
@@ -122,6 +124,8 @@ class Placement(Block):
     thaw: bool = False  # train the recurrence first, then the decoder, then the encoder
     learning_rate: Rate | None = None  # None: finetune.learning_rate
     fresh_learning_rate: Rate | None = None  # None: finetune.fresh_learning_rate
+    start: str = "static"  # the run whose weights it starts from
+    data: DatasetName | None = None  # the set that it trains on; None: data.finetune
 
     @model_validator(mode="after")
     def _fits(self) -> "Placement":
