@@ -16,6 +16,7 @@ from salema.files import SalemaError
 DatasetName = Literal[
     "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "NUSScene", "HEVC33", "other"
 ]
+ProtocolName = Literal["exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26"]
 Layer = Annotated[int, Field(ge=0, le=61)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -129,7 +130,7 @@ class Placement(Block):
 
     @model_validator(mode="after")
     def _fits(self) -> "Placement":
-        ema, convlstm = self.recurrence == "ema", self.recurrence == "convlstm"
+        ema, convlstm = self.recurrence == "ema", self.recurrence in ("convlstm", "conv")
         sized = self.hidden or self.short_side
         rules = [
             ((ema or convlstm) != bool(self.after), "`after` belongs to an ema or a convlstm"),
@@ -192,7 +193,8 @@ class Predict(Block):
 class Evaluate(Block):
     """How maps are scored."""
 
-    protocol: Literal["exact", "dhf1k", "salema2019", "hevc33-peer"] = "exact"
+    # The first protocol is the one that the report compares rows by.
+    protocols: Annotated[list[ProtocolName], Field(min_length=1)] = ["exact"]
     every: Positive = 1
     resamples: Annotated[int, Field(ge=100)] = 10000
 
