@@ -152,9 +152,11 @@ def score_clips(
     score = partial(score_clip, maps=maps, protocol=rules, every=every, seed=seed)
     progress = partial(tqdm, total=len(clips), desc=dataset, unit="clip", disable=None)
     workers = min(os.cpu_count() or 1, len(clips))
-    if workers == 1 or sum(clip.n_frames for clip in clips) < 50:
+    each = baselines.SPLITS if maps.baseline == "human" else 1
+    if workers == 1 or sum(clip.n_frames for clip in clips) * each < 50:
         frames = list(progress(map(score, clips, negatives)))
     else:  # spawn: a fork of a process with threads (torch, notebooks) may hang
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of workers wait for others'
         context, share = multiprocessing.get_context("spawn"), max(1, len(clips) // (8 * workers))
         with ProcessPoolExecutor(workers, mp_context=context) as executor:
             frames = list(progress(executor.map(score, clips, negatives, chunksize=share)))

@@ -420,11 +420,14 @@ def test_one_worker_and_two_give_the_same_numbers(tmp_path, monkeypatch):
         trees.dhf1k(tmp_path, number, 18)
     clips = data.load(tmp_path, "DHF1K", "val")
     folder = arrays(tmp_path / "maps", blurred(clips, 2))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")  # so that it is removed afterwards
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     alone, together = [], []
     for workers, found in ((1, alone), (2, together)):
         monkeypatch.setattr(os, "cpu_count", lambda n=workers: n)
         found += evaluate.score_clips(clips, Maps(folder), "dhf1k", seed=3)
     assert alone == together
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"  # a process a core leaves none for more
     assert alone[0].frames[0]["auc_shuffled"] != alone[0].frames[1]["auc_shuffled"]
 
 
