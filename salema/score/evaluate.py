@@ -57,11 +57,8 @@ class Scores:
 
 def _mean(scores: Iterable[dict[str, float] | None]) -> dict[str, float]:
     """The mean of each metric over the frames that have it."""
-    found = {}
-    for key in METRICS:
-        values = [frame[key] for frame in scores if frame and key in frame]
-        found |= {key: float(np.mean(values))} if values else {}
-    return found
+    found = {key: [frame[key] for frame in scores if frame and key in frame] for key in METRICS}
+    return {key: float(np.mean(values)) for key, values in found.items() if values}
 
 
 def score_clip(

@@ -89,13 +89,8 @@ def _cc(image: Map, target: Map, moments: tuple[float, ...]) -> float:
     return float(np.clip(covariance / np.sqrt(variance * target_variance), -1, 1))
 
 
-def _overlap(
-    image: Map, target: Map, moments: tuple[float, ...], uniform: float = 0.0
-) -> tuple[float, float]:
-    """SIM and KLD of the two as distributions; a map without mass is the uniform one.
-
-    For the KLD, a share `uniform` of the map is replaced by the uniform distribution.
-    """
+def _overlap(image: Map, target: Map, moments: tuple, uniform: float = 0.0) -> tuple[float, float]:
+    """SIM and KLD (see it for `uniform`) of the two; a map without mass is the uniform one."""
     n, shared, divergence = len(image.values), 0.0, 0.0
     mean, _, target_mean, *_ = moments
     if mean:

@@ -128,13 +128,11 @@ def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) 
     return places
 
 
-def draw_clips(
-    pool: Pool, clip: str, grid: Size, random: np.random.Generator, clips: int
-) -> Places:
-    """`salema2019`: one frame of each of `clips` other clips, averaged in 8 bits and halved."""
+def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, n: int) -> Places:
+    """`salema2019`: one frame of each of `n` other clips, averaged in 8 bits and halved."""
     size = pool.size[clip]
     others = [name for name, frames in pool.frames.items() if name != clip and frames]
-    chosen = random.choice(len(others), min(clips, len(others)), replace=False)
+    chosen = random.choice(len(others), min(n, len(others)), replace=False)
     total = np.zeros(size, np.float32)
     for number in chosen:
         frames, shape = pool.frames[others[number]], pool.size[others[number]]

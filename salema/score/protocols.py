@@ -146,7 +146,7 @@ def get(name: str, dataset: str | None = None) -> Protocol:
             return Protocol(name, _whole, negatives.draw_frames, _dhf1k, frame_limit=50_000)
         case "salema2019":
             shots = dataset is not None and bool(SETS[dataset].parts)
-            draw = partial(negatives.draw_clips, clips=10 if shots else 40)
+            draw = partial(negatives.draw_clips, n=10 if shots else 40)
             return Protocol(name, _half, draw, partial(_salema2019, by_area=shots))
         case "ntire26":
             return Protocol(name, _whole, negatives.draw_fixations, _ntire26, pool_frames=0)
@@ -253,8 +253,7 @@ def _salema2019(frame: _Frame, by_area: bool) -> Scores:
     if gray.min() < gray.max():  # single precision drops the noise above gray level 1
         gray = (gray + noise).astype(np.float32)
     density = frame.density
-    if density is not None:
-        density = halve(_gray(density / max(1.0, density.max())))
+    density = None if density is None else halve(_gray(density / max(1.0, density.max())))
     density = density if density is not None and density.any() else None
     scores, unit = metrics.score_frame(gray, fixated, density), _to_one(gray)
     scores["auc_judd"] = auc_trapezoid(read_map(unit), fixated)

@@ -113,9 +113,8 @@ def auc_trapezoid(image: Map, places: np.ndarray, n_negatives: int | None = None
     """The usual AUC-Judd: a threshold at the value of each fixation, then the trapezoid.
 
     `places` are (N,) flat indices, not all pixels; `n_negatives` divides the false alarms (None:
-    the pixels less N). The area lies about 1 / (2 N) above the exact one. Tied pixels count as
-    false alarms, which is why the older codes add a little noise to a map. A constant map scores
-    0.5.
+    the pixels less N). The area lies about 1 / (2 N) above the exact one. Tied pixels are false
+    alarms, which is why the older codes add noise to a map. A constant map scores 0.5.
     """
     n, pixels = len(places), len(image.values)
     if image.values.min() == image.values.max():
