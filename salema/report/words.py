@@ -102,15 +102,15 @@ def _questions(params: Params, moving: bool) -> list[tuple[str, list[str], str]]
     drifted = [run for run in plain if rows[run].start == "static-video"]
     continued = [(run, rows[run].start) for run in memories if rows[run].data]
     trained = [run for run in memories if rows[run].static != "plain" and not rows[run].data]
-    complex_ = [run for run in memories if run == "clstm30"]
+    complex_, gans = ([run for run in memories if run == n] for n in ("clstm30", "videosalgan"))
     static = [run for run in params.tune if run != "static"]
     return [
         ("Does a memory help that is trained on the same clips?", trained, "static-video"),
         ("Does a memory help without any training?", plain, "static"),
-        ("Does a memory help that is put into the control?", drifted, "static-video"),
+        ("Does a memory help that is put into `static-video` untrained?", drifted, "static-video"),
         ("Is the complex memory better than the simple one?", complex_, "ema30"),
-        ("Does a convolution without a memory help?", convs, "static-video"),
-        ("Is VideoSalGAN's memory better than that?", ["videosalgan"], "videosalgan-conv"),
+        ("Does VideoSalGAN's convolution help without its memory?", convs, "static-video"),
+        ("Does VideoSalGAN's memory help beyond its convolution?", gans, "videosalgan-conv"),
         *((f"Does `{start}` gain by other clips?", [run], start) for run, start in continued),
         ("Does training on clips help by itself?", ["static-video"], "static"),
         ("Does another loss help the static network?", static, "static"),

@@ -175,6 +175,27 @@ def test_answers_state_what_the_numbers_show(study):
     assert "Worst: `static` -0.700" in clips
 
 
+def test_a_convolution_and_a_memory_that_is_put_into_the_control_have_their_own_questions(study):
+    conv = Placement(recurrence="conv", after=[61], static="frozen")
+    gan = Placement(recurrence="convlstm", after=[61], static="frozen")
+    put = study.params.placements["ema30-plain"].model_copy(update={"start": "static-video"})
+    rows = {"videosalgan": gan, "videosalgan-conv": conv, "ema30-on-video": put}
+    change = {"placements": study.params.placements | rows, "runs": [*study.params.runs, *rows]}
+    made = Study(study.params.model_copy(update=change))
+    for run, lift in zip(rows, (0.9, 0.7, 0.2), strict=True):
+        score(made, run, lift)
+    stills, clips = words.answers(made).split("### DHF1K")
+    for text, shown in ((stills, False), (clips, True)):
+        for question, answer in (
+            ("beyond its convolution?** Compared with `videosalgan-conv`", "videosalgan` +0.200"),
+            ("without its memory?** Compared with `static-video`", "videosalgan-conv` +0.600"),
+            ("`static-video` untrained?** Compared with `static-video`", "ema30-on-video` +0.100"),
+        ):
+            assert (f"{question}: `{answer}" in text) == shown
+    (same,) = [line for line in clips.splitlines() if "trained on the same clips" in line]
+    assert "-conv" not in same and "on-video" not in same
+
+
 def test_the_best_and_the_worst_run_follow_the_metric(study):
     (line,) = [line for line in words.answers(study, "kld").splitlines() if "of 6 runs" in line][1:]
     assert "Best: `static` -0.700 [-0.700, -0.700] KLD, p = 0.0078, better" in line
