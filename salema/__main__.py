@@ -91,7 +91,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--split": dict(choices=["train", "val", "test"], help="one part of it (default: all)"),
     "--videos": dict(help="numbers, both ends included: 601-700 (default: all)"),
     "predictions": dict(type=Path, nargs="?", help="a folder of maps"),
-    "--protocol": dict(default="exact", help="exact, dhf1k, salema2019 or hevc33-peer"),
+    "--protocol": dict(default="exact", help="exact, dhf1k, salema2019, hevc33-peer or ntire26"),
     "--every": dict(default=1, type=int, help="score each n-th frame"),
     "--paired": dict(type=Path, help="compare with other maps, or with a table of --csv"),
     "evaluate --weights": dict(type=Path, help="of the maps; refuse their training clips"),
@@ -296,7 +296,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     rules["everyone"] = data.load(_root(parsed), parsed.dataset)
     table = None
     if paired and not paired.is_dir():
-        table = evaluate.read_scores(paired, [clip.name for clip in clips])
+        table = evaluate.read_scores(paired, [clip.name for clip in clips], parsed.protocol)
     leaks = {"seen": evaluate.seen_by(parsed.weights, folder), "allow_seen": parsed.allow_seen}
     scores = evaluate.score_clips(clips, Maps(folder), **rules, **leaks)
     means = evaluate.summary(scores, parsed.protocol)

@@ -16,6 +16,7 @@ from salema.files import SalemaError
 DatasetName = Literal[
     "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "NUSScene", "HEVC33", "other"
 ]
+ProtocolName = Literal["exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26"]
 Layer = Annotated[int, Field(ge=0, le=61)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -219,7 +220,8 @@ class Predict(Block):
 class Evaluate(Block):
     """How maps are scored."""
 
-    protocol: Literal["exact", "dhf1k", "salema2019", "hevc33-peer"] = "exact"
+    # The first protocol is the one that the report compares rows by.
+    protocols: Annotated[list[ProtocolName], Field(min_length=1)] = ["exact"]
     every: Positive = 1
     resamples: Annotated[int, Field(ge=100)] = 10000
 

@@ -5,7 +5,7 @@ One fixation, one threshold, one split at a time, and nothing shared between met
 
 import numpy as np
 
-EPSILON = 2.2e-16
+EPSILON = 2.220446049250313e-16  # MATLAB's eps
 
 
 def minmax(values):
@@ -93,10 +93,44 @@ def judd_trapezoid(saliency, fixations):
     return float(np.trapezoid([*hits, 1.0], [*alarms, 1.0]))
 
 
-def split_roc(at_fixations, drawn, thresholds):
+def split_roc(at_fixations, drawn, thresholds, divisor=None):
     """One random split of the usual s-AUC: thresholds in steps of .1, then the trapezoid."""
+    divisor = divisor or len(drawn)
     hits, alarms = [0.0], [0.0]
     for threshold in sorted(thresholds, reverse=True):
         hits.append(np.mean(at_fixations >= threshold))
-        alarms.append(np.mean(drawn >= threshold))
+        alarms.append(sum(value >= threshold for value in drawn) / divisor)
     return float(np.trapezoid([*hits, 1.0], [*alarms, 1.0]))
+
+
+def bilinear(values, shape):
+    """Each new pixel from its four neighbours, pixel by pixel; the edge is repeated."""
+    (height, width), made = values.shape, np.empty(shape)
+    for row in range(shape[0]):
+        y = min(max((row + 0.5) * height / shape[0] - 0.5, 0), height - 1)
+        top, down = int(y), y - int(y)
+        for column in range(shape[1]):
+            x = min(max((column + 0.5) * width / shape[1] - 0.5, 0), width - 1)
+            left, right = int(x), x - int(x)
+            corners = values[top : top + 2, left : left + 2]
+            across = corners[:, 0] * (1 - right) + corners[:, -1] * right
+            made[row, column] = across[0] * (1 - down) + across[-1] * down
+    return made
+
+
+def ntire26(saliency, fixations, density):
+    """The challenges' four metrics of one frame; fixations are a list of (row, column)."""
+    saliency = bilinear(minmax(saliency.astype(np.float64)), density.shape)
+    density = minmax(density.astype(np.float64))
+    values = [saliency[row, column] for row, column in fixations]
+    hits, alarms = [0.0], [0.0]
+    for found, threshold in enumerate(sorted(values, reverse=True), start=1):
+        hits.append(found / len(values))
+        alarms.append((np.sum(saliency >= threshold) - found) / (saliency.size - 2))
+    p, q = saliency / saliency.sum(), density / density.sum()
+    return {
+        "auc_judd": float(np.trapezoid([*hits, 1.0], [*alarms, 1.0])),
+        "nss": float(np.mean([(value - saliency.mean()) / saliency.std() for value in values])),
+        "cc": cc(saliency, density),
+        "sim": float(sum(min(a, b) for a, b in zip(p.ravel(), q.ravel(), strict=True))),
+    }

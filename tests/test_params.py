@@ -238,7 +238,7 @@ def test_without_a_root_the_line_names_profile_and_sets(monkeypatch):
         ("continued/ema30-ucf/strat", "continued.ema30-ucf.strat", "start"),
         ("profiles/sample/model/brunches", "model.brunches", "branches"),
         ("profiles/sample/finetune/epoch", "finetune.epoch", "epochs"),
-        ("evaluate/protocoll", "evaluate.protocoll", "protocol"),
+        ("evaluate/protocol", "evaluate.protocol", "protocols"),
     ],
 )
 def test_a_misspelt_key_is_told_with_the_nearest_valid_one(key, named, nearest):
@@ -326,7 +326,8 @@ def test_an_unknown_placement_or_run_is_told_with_the_nearest():
         ("placements/ema30/recurrence", "gru", "'gru' of placements.ema30.recurrence"),
         ("profiles/sample/finetune/learning_rate", float("nan"), "finetune.learning_rate"),
         ("profiles/sample/finetune/learning_rate", float("inf"), "finetune.learning_rate"),
-        ("evaluate/protocol", "exakt", "'exakt' of evaluate.protocol"),
+        ("evaluate/protocols", ["exakt"], "'exakt' of evaluate.protocols.0"),
+        ("evaluate/protocols", [], "evaluate.protocols"),
         ("profiles/sample/data/tune", ["SALICN"], "'SALICN' of data.tune.0"),
         ("profiles/sample/data/evaluate", {"DHF1k": "val"}, "data.evaluate.DHF1k"),
         ("profiles/sample/data/evaluate", {"DHF1K": "vla"}, "'vla' of data.evaluate.DHF1K"),
@@ -345,7 +346,7 @@ def test_a_wrong_value_is_told_with_its_key(key, value, named):
     [
         ("profiles/sample/data/tune", ["SALICN"], "did you mean SALICON?"),
         ("profiles/sample/data/evaluate", {"DHF1k": "val"}, "did you mean DHF1K?"),
-        ("evaluate/protocol", "matlab", "choose one of exact, dhf1k, salema2019, hevc33-peer"),
+        ("evaluate/protocols", ["matlab"], "choose one of exact, dhf1k, salema2019, hevc33-peer"),
         ("placements/ema30/dropout", True, "choose one of none, train, always"),
     ],
 )

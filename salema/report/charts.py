@@ -37,7 +37,8 @@ def losses(study: Study) -> Figure:
         if run in placed[1:]:
             panel.sharey(panels[placed[0]])
         table, control = tables[run], tables.get("static-video")
-        if run in placed and run != "static-video" and control is not None:
+        own = run in tuned or run == "static-video" or study.params.placements[run].data
+        if not own and control is not None:
             name = "validation loss of static-video"
             panel.plot(control.epoch, control.val_loss, color=style.PALE, linewidth=3, label=name)
         marks = {"marker": "o", "markersize": 3} if len(table) < 10 else {}
@@ -66,9 +67,11 @@ def alpha(study: Study, fps: float = 30.0) -> Figure:
         if not placement.learned:
             fixed.setdefault(placement.alpha, []).append(run)
         for layer in placement.after if placement.learned else []:
-            values = [placement.alpha, *table[f"alpha_{layer}"]]
+            epochs, values = [*table.epoch], [*table[f"alpha_{layer}"]]
+            if placement.start == "static":
+                epochs, values = [0, *epochs], [placement.alpha, *values]
             name = f"{run}, learned" + f" (layer {layer})" * (len(placement.after) > 1)
-            axis.plot([0, *table.epoch], values, "o-", ms=3, color=next(colors), label=name)
+            axis.plot(epochs, values, "o-", ms=3, color=next(colors), label=name)
     note = {"xycoords": axis.get_yaxis_transform(), "textcoords": "offset points", "fontsize": 7}
     for level, runs in fixed.items():
         axis.axhline(level, color=style.GREY, linewidth=1, linestyle=(0, (1, 2)))

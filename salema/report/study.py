@@ -34,8 +34,16 @@ class Study:
 
     @classmethod
     def open(cls, profile: str | None = None, local: bool = False) -> "Study":
-        """The study of `params.yaml` in the current folder; None: the profile that it names."""
-        return cls(read(profile=profile), local)
+        """The study of `params.yaml` in the current folder; None: the profile that it names.
+
+        Rows that continue on a set which the profile does not have are left out: their weights are
+        those of the row that they start from.
+        """
+        params = read(profile=profile)
+        sets = {None, *params.data.continued}
+        placements = {run: row for run, row in params.placements.items() if row.data in sets}
+        runs = [run for run in params.runs if run in params.tune or run in placements]
+        return cls(params.model_copy(update={"runs": runs, "placements": placements}), local)
 
     @property
     def folder(self) -> Path:
@@ -85,13 +93,20 @@ class Study:
             raise SalemaError(f"no scores of {self.params.profile} (run `dvc repro` first)")
         return pd.DataFrame(rows)
 
-    @cached_property
+    @property
     def clip_scores(self) -> pd.DataFrame:
-        """The scores of each clip: columns run, dataset, clip, frames, ..., and the metrics."""
-        folder = self.params.report_folder / "metrics"
+        """`all_scores` by the first protocol of the profile."""
+        return self.all_scores[self.all_scores.protocol == self.params.evaluate.protocols[0]]
+
+    @cached_property
+    def all_scores(self) -> pd.DataFrame:
+        """The scores of each clip: columns run, dataset, protocol, clip, ..., and the metrics."""
+        folder, main = self.params.report_folder / "metrics", self.params.evaluate.protocols[0]
         keys = ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
         files = {run: folder / f"{run}.csv" for run in self.rows}
         tables = {run: from_csv(path, f"scores of {run}", keys) for run, path in files.items()}
+        for table in tables.values():  # until November 2026, they had one protocol and no column
+            table["protocol"] = table.get("protocol", main)
         return pd.concat(tables, names=["run"]).reset_index("run").reset_index(drop=True)
 
     @cached_property
@@ -99,8 +114,9 @@ class Study:
         """`compare` of the pairs that answer the study's questions."""
         runs = self.params.runs
         pairs = [(run, control) for run in runs if (control := self.control(run))]
-        if {"ema30", "clstm30"} <= set(runs):
-            pairs.append(("clstm30", "ema30"))  # the paper's title: simple against complex
+        others = [("clstm30", "ema30"), ("videosalgan", "videosalgan-conv")]  # complex, simple
+        others += [(run, row.start) for run, row in self.params.placements.items() if row.data]
+        pairs += [pair for pair in others if set(pair) <= set(runs)]
         if "centre-prior" in self.params.baselines:
             pairs += [(run, "centre-prior") for run in runs]
         return self.compare(pairs)
@@ -109,11 +125,14 @@ class Study:
         """What a run is compared with, so that only one thing differs; None for `static`.
 
         `static-video` for what was trained on clips: the same frames, steps and loss without a
-        memory. `static` for the `-plain` rows, other static networks, and `static-video` itself.
+        memory. What nothing was trained for (`-plain`, `ema30-on-video`) is compared with the row
+        whose weights it has; other static networks, and `static-video` itself, with `static`.
         """
-        placement = self.params.placements.get(run)
-        plain = placement is None or placement.static == "plain" or run == "static-video"
-        control = "static" if plain else "static-video"
+        placement, control = self.params.placements.get(run), "static-video"
+        if placement is None or run == "static-video":
+            control = "static"
+        elif placement.static == "plain":
+            control = placement.start
         return control if control in self.params.runs and run != control else None
 
     def compare(self, pairs: list[tuple[str, str]]) -> pd.DataFrame:
@@ -195,8 +214,11 @@ def from_json(path: Path, what: str) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def from_csv(path: Path, what: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """A CSV file that a stage left, all or some columns; `what` it holds is for the error."""
+def from_csv(path: Path, what: str, columns: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV file that a stage left, with at least these columns; `what` it holds is for errors."""
     types = {"dataset": str, "clip": str} | dict.fromkeys(METRICS, float)
     with _reading(path, what):
-        return pd.read_csv(path, usecols=columns, dtype=types)
+        table = pd.read_csv(path, dtype=types)
+        if missing := sorted(set(columns) - set(table)):
+            raise ValueError(f"no columns {missing}")
+        return table

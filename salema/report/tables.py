@@ -30,6 +30,7 @@ def data_sets(study: Study) -> str:
     """A row for each data set and split that `salema index` found, and which stage uses it."""
     params, rows = study.params, []
     stages = {"tune": params.data.tune, "fine-tune": params.data.finetune}
+    stages["continue"] = params.data.continued
     manifest = from_json(params.run_folder("manifest.json"), "manifest")
     for dataset, entry in manifest["sets"].items():
         for split, part in entry["splits"].items():
@@ -177,9 +178,23 @@ def protocols(study: Study) -> str:
     return grid(table, dict.fromkeys(METRICS.values(), ".4f"))
 
 
-def published() -> str:
-    """The authors' tables: the one to compare with, then the leaked one."""
-    return (ASSETS / "published.md").read_text(encoding="utf-8")
+def published(study: Study) -> str:
+    """The authors' tables: the one to compare with, next to our rows, then the leaked one."""
+    rows = pd.read_csv(ASSETS / "published.csv", index_col="run")
+    names = METRICS | {"run": "our row"}
+    ours = study.all_scores.query("protocol == 'salema2019' and dataset == 'DHF1K'")
+    shown, beside = rows.rename("`{}`".format).reset_index().rename(columns=names), ""
+    if len(ours) and study.params.data.evaluate.get("DHF1K") == "val":
+        table = rows[rows.index.isin(ours.run)].astype(object)
+        for (run, metric), theirs in table.filter(list(METRICS)).stack().items():
+            values = ours[ours.run == run][metric]
+            mean, error = values.mean(), f"{values.sem():.3f}" if len(values) > 1 else "–"
+            table.loc[run, metric] = f"{theirs:.3f} / {mean:.3f} ± {error} ({mean - theirs:+.3f})"
+        text = (ASSETS / "beside.md").read_text(encoding="utf-8")
+        table = table.rename("`{}`".format).reset_index().rename(columns=names)
+        beside = text.format(clips=ours["clip"].nunique(), table=grid(table))
+    text = (ASSETS / "published.md").read_text(encoding="utf-8")
+    return text.format(table=grid(shown, ".3f"), beside=beside)
 
 
 def markdown(study: Study) -> str:
@@ -204,7 +219,7 @@ def markdown(study: Study) -> str:
         judged=judged,
         by_chance=round(judged / 20),
         sections="\n".join(section(study, dataset) for dataset in params.data.evaluate),
-        published=published(),
+        published=published(study),
     )
 
 

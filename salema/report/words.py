@@ -13,9 +13,10 @@ BASELINES = {
     "chance": "a constant map; does not use the picture",
     "centre-prior": "the mean map of the training clips; does not use the picture",
     "spectral-residual": "Hou & Zhang 2007; nothing learned",
-    "human": "one half of the observers predicts the other half",
+    "human": "half of the observers predict the other half: a lower bound on the ceiling",
 }
 LOSSES = {"bce": "BCE", "bce-adversarial": "BCE + adversarial", "metrics": "the metrics' loss"}
+NAMES = {"ema": "EMA", "convlstm": "ConvLSTM", "conv": "convolution without memory"}
 STATIC = {"plain": "nothing trained", "frozen": "static part frozen"}
 FINDINGS = {"better": "better", "worse": "worse", "open": "undecided"}
 FINDINGS |= {"equal": "the same scores", "few": "too few clips"}
@@ -52,15 +53,16 @@ def describe(params: Params, run: str) -> str:
     placement = params.placements[run]
     if placement.recurrence == "none":
         return "no memory, trained on the same clips"
-    name = "EMA" if placement.recurrence == "ema" else "ConvLSTM"
     parts = [
-        f"{name} after {' & '.join(map(str, placement.after))}",
-        f"alpha {'from ' * placement.learned}{placement.alpha:g}"
-        if placement.alpha is not None
-        else "",
+        f"{NAMES[placement.recurrence]} after {' & '.join(map(str, placement.after))}",
+        f"alpha {'from ' * placement.learned}{placement.alpha:g}" if placement.alpha else "",
         "learned" if placement.learned else "",
+        "rectified state" if placement.rectified else "",
         "residual" if placement.residual else "",
         f"dropout {placement.dropout}" if placement.dropout != "none" else "",
+        "thawed from the top" if placement.thaw else "",
+        f"`{placement.start}` continued on {placement.data}" if placement.data else "",
+        f"in `{placement.start}`" if placement.start != "static" and not placement.data else "",
         STATIC.get(placement.static, ""),
     ]
     return ", ".join(filter(None, parts))
@@ -93,15 +95,23 @@ def answers(study: Study, metric: str = "nss") -> str:
 
 def _questions(params: Params, moving: bool) -> list[tuple[str, list[str], str]]:
     """(question, runs, what they are compared with); still images have nothing to remember."""
-    memories = [run for run, p in params.placements.items() if p.recurrence != "none" and moving]
-    plain = [run for run in memories if params.placements[run].static == "plain"]
-    trained = [run for run in memories if run not in plain]
-    complex_ = [run for run in memories if run == "clstm30"]
+    rows = {run: p for run, p in params.placements.items() if p.recurrence != "none" and moving}
+    convs = [run for run, p in rows.items() if p.recurrence == "conv"]
+    memories = [run for run in rows if run not in convs]
+    plain = [run for run in memories if rows[run].static == "plain"]
+    drifted = [run for run in plain if rows[run].start == "static-video"]
+    continued = [(run, rows[run].start) for run in memories if rows[run].data]
+    trained = [run for run in memories if rows[run].static != "plain" and not rows[run].data]
+    complex_, gans = ([run for run in memories if run == n] for n in ("clstm30", "videosalgan"))
     static = [run for run in params.tune if run != "static"]
     return [
         ("Does a memory help that is trained on the same clips?", trained, "static-video"),
         ("Does a memory help without any training?", plain, "static"),
+        ("Does a memory help that is put into `static-video` untrained?", drifted, "static-video"),
         ("Is the complex memory better than the simple one?", complex_, "ema30"),
+        ("Does VideoSalGAN's convolution help without its memory?", convs, "static-video"),
+        ("Does VideoSalGAN's memory help beyond its convolution?", gans, "videosalgan-conv"),
+        *((f"Does `{start}` gain by other clips?", [run], start) for run, start in continued),
         ("Does training on clips help by itself?", ["static-video"], "static"),
         ("Does another loss help the static network?", static, "static"),
         ("Are the runs better than the centre prior?", params.runs, "centre-prior"),

@@ -1,4 +1,4 @@
-"""Reference rows: chance, centre prior, spectral residual, one half of the observers.
+"""Reference rows: chance, centre prior, spectral residual, one half of the observers ("human").
 
 They use only what is available for real data: the centre prior is fitted on training clips,
 and the row of the observers uses fixations.
@@ -14,6 +14,7 @@ from salema import data
 
 PRIOR_SIZE = (96, 128)  # rows, columns: a mean of maps is smooth
 PRIOR_FRAMES = 600  # largest number of training maps, evenly spread over the clips
+SPLITS = 20  # random halves of the observers, over which their row is averaged
 
 
 def centre_prior(root: Path, dataset: str) -> np.ndarray:

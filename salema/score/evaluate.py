@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -26,12 +27,12 @@ from salema.files import SalemaError, atomic
 from salema.params import Params, choose
 from salema.score import baselines, protocols
 from salema.score.maps import Maps
-from salema.score.negatives import Negatives, Pool, generator
+from salema.score.negatives import Negatives, generator
 from salema.score.protocols import METRICS, Protocol
 from salema.score.statistics import bootstrap, paired_bootstrap
 
 COMPARED = 400  # approximate number of frames per set on which protocols are compared
-COLUMNS = ("dataset", "clip", "frames", "skipped", "seen", *METRICS)
+COLUMNS = ("dataset", "protocol", "clip", "frames", "skipped", "seen", *METRICS)
 Frame = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]  # index, map, fixations, density
 
 
@@ -43,16 +44,21 @@ class Scores:
     dataset: str
     seen: bool
     frames: list[dict[str, float] | None]
+    protocol: str = "exact"
 
     def row(self) -> dict[str, str | int | float | None]:
         """Means over the frames that have fixations, and the numbers of frames with and without."""
         scored = [frame for frame in self.frames if frame is not None]
-        row = {"dataset": self.dataset, "clip": self.clip, "frames": len(scored)}
-        row |= {"skipped": len(self.frames) - len(scored), "seen": int(self.seen)}
-        for key in METRICS:
-            values = [frame[key] for frame in scored if key in frame]
-            row[key] = float(np.mean(values)) if values else None
-        return row
+        row = {"dataset": self.dataset, "protocol": self.protocol, "clip": self.clip}
+        row |= {"frames": len(scored), "skipped": len(self.frames) - len(scored)}
+        row["seen"] = int(self.seen)
+        return row | dict.fromkeys(METRICS) | _mean(scored)
+
+
+def _mean(scores: Iterable[dict[str, float] | None]) -> dict[str, float]:
+    """The mean of each metric over the frames that have it."""
+    found = {key: [frame[key] for frame in scores if frame and key in frame] for key in METRICS}
+    return {key: float(np.mean(values)) for key, values in found.items() if values}
 
 
 def score_clip(
@@ -62,17 +68,18 @@ def score_clip(
     cv2.setNumThreads(1)
     wanted = range(0, clip.n_frames, protocol.every * every)
     if maps.baseline == "human":
-        frames = _halves(clip, wanted, generator(seed, clip.name, "halves"))
+        frames = _halves(clip, wanted, protocol, seed)
     else:
         frames = _predicted(clip, wanted, maps.of(clip), not protocol.own_density)
-    scores = []
+    scores = {}  # of each frame: one, or one for each split of the observers
     for index, saliency, points, density in frames:
         try:
-            scores.append(protocol.score(saliency, points, density, clip.size, negatives, index))
+            score = protocol.score(saliency, points, density, clip.size, negatives, index)
+            scores.setdefault(index, []).append(score)
         except ValueError as error:
             where = f"{clip.dataset} {clip.name}, frame {clip.frame_names[index]}"
             raise SalemaError(f"bad map of {where}: {error} (predict this clip again)") from error
-    return scores
+    return [_mean(found) or None for found in scores.values()]
 
 
 def _predicted(
@@ -94,14 +101,20 @@ def _predicted(
         raise SalemaError(f"{what} (predict this clip again)")
 
 
-def _halves(clip: Clip, wanted: range, random: np.random.Generator) -> Iterator[Frame]:
-    """The wanted frames: one half of the observers is the map, the other the ground truth."""
-    halves, sigma = baselines.split_half(list(clip.fixations()), random), data.sigma(clip.size)
-    for index in wanted:
+def _halves(clip: Clip, wanted: range, protocol: Protocol, seed: int) -> Iterator[Frame]:
+    """Each wanted frame for each split: half of the observers is the map, half the ground truth.
+
+    The map is made at the protocol's size, where a blur of a large video is fast.
+    """
+    points, size, sigma = list(clip.fixations()), clip.size, data.sigma(clip.size)
+    draws = (generator(seed, clip.name, "halves", split) for split in range(baselines.SPLITS))
+    splits = [baselines.split_half(points, random) for random in draws]
+    for index, halves in product(wanted, splits):
         first, second = halves[index]
-        second = second if len(first) else first  # no fixations at all: such a frame has no score
-        maps = [data.blur(points, clip.size, sigma) for points in (first, second)]
-        yield index, maps[0], second, maps[1]
+        second = second if len(first) else first  # without a map, such a frame has no score
+        saliency = data.blur(first, size, sigma, protocol.grid(size))
+        density = None if protocol.own_density else data.blur(second, size, sigma)
+        yield index, saliency, second, density
 
 
 def score_clips(
@@ -131,19 +144,21 @@ def score_clips(
         what = f"{len(leaked)} clips of {dataset}, {leaked[0]} first, were seen in training"
         raise SalemaError(f"{what} (their scores prove nothing; --allow-seen marks the row)")
     others = everyone if everyone is not None and rules.whole_set else clips
-    pool = Pool({clip.name: (clip.size, list(clip.fixations())) for clip in others})
+    pool = rules.pool(others)
     negatives = [rules.negatives(pool, clip.name, seed) for clip in clips]
     score = partial(score_clip, maps=maps, protocol=rules, every=every, seed=seed)
     progress = partial(tqdm, total=len(clips), desc=dataset, unit="clip", disable=None)
     workers = min(os.cpu_count() or 1, len(clips))
-    if workers == 1 or sum(clip.n_frames for clip in clips) < 50:
+    each = baselines.SPLITS if maps.baseline == "human" else 1
+    if workers == 1 or sum(clip.n_frames for clip in clips) * each < 50:
         frames = list(progress(map(score, clips, negatives)))
     else:  # spawn: a fork of a process with threads (torch, notebooks) may hang
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of workers wait for others'
         context, share = multiprocessing.get_context("spawn"), max(1, len(clips) // (8 * workers))
         with ProcessPoolExecutor(workers, mp_context=context) as executor:
             frames = list(progress(executor.map(score, clips, negatives, chunksize=share)))
     pairs = zip(clips, frames, strict=True)
-    return [Scores(clip.name, dataset, clip.name in trained, scores) for clip, scores in pairs]
+    return [Scores(c.name, dataset, c.name in trained, found, protocol) for c, found in pairs]
 
 
 def rows(scores: Iterable[Scores]) -> dict[str, dict]:
@@ -212,10 +227,11 @@ def _rounded(row: dict, digits: int) -> dict:
     return {k: round(v, digits) if isinstance(v, float) else v for k, v in row.items()}
 
 
-def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]:
+def read_scores(path: Path, clips: Iterable[str], protocol: str) -> dict[str, dict[str, float]]:
     """A table of one row per clip -> clip -> metric -> score.
 
-    It comes from `write_scores` or from others (columns auc and sauc) and has one of `clips`.
+    It comes from `write_scores` or from others (columns auc and sauc) and has one of `clips`. Rows
+    that name another protocol than `protocol` are left out.
     """
     renamed = {"auc": "auc_judd", "sauc": "auc_shuffled"}
     try:
@@ -227,6 +243,10 @@ def read_scores(path: Path, clips: Iterable[str]) -> dict[str, dict[str, float]]
         raise SalemaError(f"not a table: {path} (check --paired)") from error
     if not rows or "clip" not in rows[0]:
         raise SalemaError(f"no column clip in {path} (one row per clip is expected)")
+    named = {row.get("protocol") or protocol for row in rows}
+    if protocol not in named:
+        raise SalemaError(f"{path} has scores by {', '.join(sorted(named))} (pass --protocol)")
+    rows = [row for row in rows if (row.get("protocol") or protocol) == protocol]
     models = list(dict.fromkeys(row.get("model") for row in rows))
     if len(models) > 1:
         raise SalemaError(f"{path} holds {len(models)} models (keep the rows of one: {models})")
@@ -268,16 +288,21 @@ def seen_by(weights: Path | None, maps: Path | None = None) -> dict[str, list[st
 
 
 def evaluate_run(params: Params, run: str, allow_seen: bool = False) -> Path:
-    """Score a run of the study, or a baseline, on every set of the profile.
+    """Score a run of the study, or a baseline, on every set of the profile, by every protocol.
 
-    Writes `reports/<profile>/metrics/<run>.csv` and `.json`; returns the latter.
+    Writes `reports/<profile>/metrics/<run>.csv` and `.json`; returns the latter. It maps a set to
+    its `summary` by the first protocol, in which the summaries by the others are under their names.
     """
     choose(run, [*params.runs, *params.baselines], "run")
-    found = list(_study(params, run, [params.evaluate.protocol], allow_seen))
+    found = list(_study(params, run, list(dict.fromkeys(params.evaluate.protocols)), allow_seen))
     target = params.report_folder / "metrics" / f"{run}.json"
     write_scores([score for scores, _ in found for score in scores], target.with_suffix(".csv"))
     with atomic(target) as part:
-        result = {scores[0].dataset: _rounded(means, 6) for scores, means in found}
+        result = {}
+        for scores, means in found:
+            entry = result.setdefault(scores[0].dataset, _rounded(means, 6))
+            if entry["protocol"] != means["protocol"]:
+                entry[means["protocol"]] = _rounded(means, 6)
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return target
 

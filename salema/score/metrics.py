@@ -27,7 +27,7 @@ import numpy as np
 
 from salema.score.roc import Map, auc, auc_against_rest, read_map
 
-EPSILON = 2.2e-16  # added inside `kld`, as in the field's code: the spacing of doubles at 1
+EPSILON = float(np.finfo(float).eps)  # MATLAB's eps, which the field's code adds inside KLD
 
 
 def _read(saliency: np.ndarray, density: np.ndarray | None) -> tuple[Map, Map | None]:
@@ -89,8 +89,8 @@ def _cc(image: Map, target: Map, moments: tuple[float, ...]) -> float:
     return float(np.clip(covariance / np.sqrt(variance * target_variance), -1, 1))
 
 
-def _overlap(image: Map, target: Map, moments: tuple[float, ...]) -> tuple[float, float]:
-    """SIM and KLD of the two as distributions; a map without mass is the uniform one."""
+def _overlap(image: Map, target: Map, moments: tuple, uniform: float = 0.0) -> tuple[float, float]:
+    """SIM and KLD (see it for `uniform`) of the two; a map without mass is the uniform one."""
     n, shared, divergence = len(image.values), 0.0, 0.0
     mean, _, target_mean, *_ = moments
     if mean:
@@ -103,7 +103,8 @@ def _overlap(image: Map, target: Map, moments: tuple[float, ...]) -> tuple[float
         if not target_mean:
             q[:] = 1 / n
         shared += np.minimum(p, q).sum()
-        p += EPSILON
+        p *= 1 - uniform
+        p += uniform / n + EPSILON
         ratio = np.divide(q, p, out=p)
         ratio += EPSILON
         divergence += q @ np.log(ratio, out=ratio)
@@ -156,34 +157,49 @@ def cc(saliency: np.ndarray, density: np.ndarray) -> float:
     return _cc(image, target, _moments(image, target))
 
 
-def sim(saliency: np.ndarray, density: np.ndarray) -> float:
+def sim(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
     """Similarity: the mass that the two distributions share, sum of min(p, q).
 
-    Both are min-max scaled to [0, 1] and then divided by their sum. The result is in [0, 1]:
-    chance is above 0, higher is better, 1 only for equal distributions.
+    `minmax` scales both to [0, 1] before they are divided by their sums, so that only the shape of
+    the map matters. False divides them as they are; then a map must be >= 0. The result is in
+    [0, 1]: chance is above 0, higher is better, 1 only for equal distributions.
 
     Source: Judd, Durand and Torralba, MIT technical report 2012-001.
     """
-    image, target = _read(saliency, density)
+    image, target = _distributions(saliency, density, minmax)
     return _overlap(image, target, _moments(image, target))[0]
 
 
-def kld(saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True) -> float:
+def kld(
+    saliency: np.ndarray, density: np.ndarray, *, minmax: bool = True, uniform: float = 0.0
+) -> float:
     """Kullback-Leibler divergence of map p from density q: sum of q log(q / p), in nats.
 
-    Computed as q * log(q / (p + eps) + eps), eps = 2.2e-16, which bounds it at 36. It is 0 for
-    equal distributions, lower is better; chance is above 0. `minmax` scales both to [0, 1] before
-    they are divided by their sums, as `sim` does, so that only the shape of the map matters. False
-    divides them as they are, for models that predict a probability; then a map must be >= 0.
+    Computed as q * log(q / (p + eps) + eps), eps = 2.2204e-16, which bounds it at 36. It is 0 for
+    equal distributions, lower is better; chance is above 0. `minmax` is that of `sim`; False is
+    for models that predict a probability.
+
+    A sharp map is zero where somebody looked, and then eps, not the map, determines the score: each
+    percent of the gaze on such pixels costs about 0.3 nats. A share `uniform` in [0, 1] of the map
+    is replaced by the uniform distribution, which bounds the score at log(pixels / uniform); 0.01
+    suits maps of 8 bits. No protocol does so: state it with the number.
 
     Source: Kullback and Leibler, Annals of Mathematical Statistics 22(1), 1951.
     """
+    if not 0 <= uniform <= 1:
+        raise ValueError(f"the uniform share of a map must be in [0, 1], not {uniform}")
+    image, target = _distributions(saliency, density, minmax)
+    return _overlap(image, target, _moments(image, target), uniform)[1]
+
+
+def _distributions(saliency: np.ndarray, density: np.ndarray, minmax: bool) -> tuple[Map, Map]:
+    """Map and density with their offsets: their minima, or zero without `minmax`."""
     image, target = _read(saliency, density)
-    if not minmax:
-        if image.low < 0:
-            raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
-        image, target = _from_zero(image), _from_zero(target)
-    return _overlap(image, target, _moments(image, target))[1]
+    if minmax:
+        return image, target
+    if image.low < 0:
+        raise ValueError(f"without min-max a map must be >= 0; this one reaches {image.low:g}")
+    return _from_zero(image), _from_zero(target)
 
 
 def _from_zero(image: Map) -> Map:

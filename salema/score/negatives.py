@@ -16,7 +16,7 @@ import numpy as np
 from salema.data.gaze import Size, inside
 from salema.media.image import fit
 
-Cells = list[np.ndarray]  # flat indices of a grid: one array for all frames of a clip, or one each
+Places = list[np.ndarray]  # flat indices of a grid: one array for all frames of a clip, or each
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
@@ -102,15 +102,15 @@ class Negatives:
     clip: str
     seed: int
     grid: Size
-    cells: Cells  # indices of `grid`
+    places: Places
 
     def at(self, frame: int) -> np.ndarray:
         """(M,) flat indices for one frame of the clip; M may be 0."""
-        return self.cells[frame if len(self.cells) > 1 else 0]
+        return self.places[frame if len(self.places) > 1 else 0]
 
 
-def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
-    """`exact`: 10,000 fixations of other clips, or all of them if there are fewer."""
+def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Places:
+    """`exact`: 10,000 fixations of other clips, or all if there are fewer (`ntire26`: none)."""
     own = pool.own(clip)
     n_others = len(pool.points) - (own.stop - own.start)
     rows = random.choice(n_others, min(10_000, n_others), replace=False)
@@ -118,21 +118,21 @@ def draw_fixations(pool: Pool, clip: str, grid: Size, random: np.random.Generato
     return [pool.cells(rows, grid)]
 
 
-def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
+def draw_frames(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Places:
     """`dhf1k`: for each frame, the fixated pixels of 10 frames of any clip, its own too."""
-    cells = []
+    places = []
     for _ in pool.frames[clip]:
         frames = random.choice(len(pool), min(10, len(pool)), replace=False)
         rows = np.concatenate([pool.rows(frame) for frame in frames])
-        cells.append(np.unique(pool.cells(rows, grid)))
-    return cells
+        places.append(np.unique(pool.cells(rows, grid)))
+    return places
 
 
-def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, clips: int) -> Cells:
-    """`salema2019`: one frame of each of `clips` other clips, averaged in 8 bits and halved."""
+def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, n: int) -> Places:
+    """`salema2019`: one frame of each of `n` other clips, averaged in 8 bits and halved."""
     size = pool.size[clip]
     others = [name for name, frames in pool.frames.items() if name != clip and frames]
-    chosen = random.choice(len(others), min(clips, len(others)), replace=False)
+    chosen = random.choice(len(others), min(n, len(others)), replace=False)
     total = np.zeros(size, np.float32)
     for number in chosen:
         frames, shape = pool.frames[others[number]], pool.size[others[number]]
@@ -144,7 +144,7 @@ def draw_clips(pool: Pool, clip: str, grid: Size, random: np.random.Generator, c
     return [np.flatnonzero(halve(mean)).astype(np.int32)]
 
 
-def draw_once(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Cells:
+def draw_once(pool: Pool, clip: str, grid: Size, random: np.random.Generator) -> Places:
     """`hevc33-peer`: every fixation of every other clip, once for all frames it covers."""
     onsets = pool.onsets.copy()
     onsets[pool.own(clip)] = False

@@ -4,6 +4,7 @@
     dhf1k        the MATLAB code of the DHF1K benchmark
     salema2019   the Python code of SalEMA's authors
     hevc33-peer  the published scores of other models on HEVC33
+    ntire26      the challenges NTIRE 2026 and AIM 2024 on video saliency
 
 A table in `docs/scoring.md` compares them line by line. `Protocol.negatives` draws the negatives
 of one clip (see `negatives`; small, for a worker), and `Protocol.score` scores one frame.
@@ -18,15 +19,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from salema.data.clip import Clip
 from salema.data.gaze import Size, inside
 from salema.data.sets import SETS
 from salema.media.image import fit
 from salema.params import choose
 from salema.score import metrics, negatives
-from salema.score.negatives import Cells, Negatives, Pool, generator, halve, to_cells
+from salema.score.negatives import Negatives, Places, Pool, generator, halve, to_cells
 from salema.score.roc import auc_splits, auc_trapezoid, read_map
 
-NAMES = ("exact", "dhf1k", "salema2019", "hevc33-peer")
+NAMES = ("exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26")
 METRICS = {"auc_judd": "AUC-J", "auc_shuffled": "s-AUC"}  # key -> name in tables
 METRICS |= {"nss": "NSS", "cc": "CC", "sim": "SIM", "kld": "KLD"}
 Scores = dict[str, float]
@@ -54,14 +56,24 @@ class Protocol:
 
     name: str
     grid: Callable[[Size], Size]  # clip -> the size on which maps and fixations are compared
-    draw: Callable[[Pool, str, Size, np.random.Generator], Cells]  # the negatives of a clip
+    draw: Callable[[Pool, str, Size, np.random.Generator], Places]  # the negatives of a clip
     measure: Callable[[_Frame], Scores]
     every: int = 1  # distance between two scored frames
     own_density: bool = False  # whether it blurs the fixations itself and needs no density
     whole_set: bool = False  # whether negatives come from all clips of the set, scored or not
+    pool_frames: int = 1_000_000  # of a clip in the pool, evenly spaced; at most all
     # None takes the mean over the frames of each clip, then over the clips; a number takes the
     # mean over all frames, or over that many drawn at random.
     frame_limit: int | None = None
+
+    def pool(self, clips: Sequence[Clip]) -> Pool:
+        """The fixations of the clips from which negatives are drawn."""
+        found = {}
+        for clip in clips:
+            count = min(self.pool_frames, clip.n_frames)
+            frames = np.linspace(0, clip.n_frames - 1, count).round().astype(int).tolist()
+            found[clip.name] = clip.size, [next(clip.fixations(k, k + 1)) for k in frames]
+        return Pool(found)
 
     def negatives(self, pool: Pool, clip: str, seed: int = 0) -> Negatives:
         """The negatives of one clip in s-AUC."""
@@ -128,13 +140,16 @@ def get(name: str, dataset: str | None = None) -> Protocol:
     """The protocol of this name; the authors of `salema2019` treat sets of shots differently."""
     match choose(name, NAMES, "protocol"):
         case "exact":
-            return Protocol(name, _whole, negatives.draw_fixations, _exact)
+            few = {"whole_set": True, "pool_frames": 20}  # this bounds the time of reading
+            return Protocol(name, _whole, negatives.draw_fixations, _exact, **few)
         case "dhf1k":
             return Protocol(name, _whole, negatives.draw_frames, _dhf1k, frame_limit=50_000)
         case "salema2019":
             shots = dataset is not None and bool(SETS[dataset].parts)
-            draw = partial(negatives.draw_clips, clips=10 if shots else 40)
+            draw = partial(negatives.draw_clips, n=10 if shots else 40)
             return Protocol(name, _half, draw, partial(_salema2019, by_area=shots))
+        case "ntire26":
+            return Protocol(name, _whole, negatives.draw_fixations, _ntire26, pool_frames=0)
     draw = negatives.draw_once
     return Protocol(name, _longest_320, draw, _peer, 5, own_density=True, whole_set=True)
 
@@ -195,19 +210,19 @@ def _dhf1k(frame: _Frame) -> Scores:
     scores = metrics.score_frame(saliency, fixated, frame.density)
     scores["nss"] *= np.sqrt((pixels - 1) / pixels)
     unit = _to_one(saliency)
-    if saliency.min() < saliency.max():
-        noise = frame.generator.random(saliency.shape)
-        scores["auc_judd"] = auc_trapezoid(read_map(unit + noise * 1e-7), fixated)
-    return scores | _split_auc(frame, unit, fixated, last=True)
+    if saliency.min() < saliency.max():  # the noise is relative to a map of 8 bits, at any scale
+        noise = frame.generator.random(saliency.shape) * 1e-7
+        scores["auc_judd"] = auc_trapezoid(read_map(unit * 255 + noise), fixated)
+    return scores | _split_auc(frame, unit, fixated, matlab=True)
 
 
-def _split_auc(frame: _Frame, unit: np.ndarray, fixated: np.ndarray, last: bool) -> Scores:
+def _split_auc(frame: _Frame, unit: np.ndarray, fixated: np.ndarray, matlab: bool) -> Scores:
     """The s-AUC of 100 splits, if there are negatives."""
     if frame.negatives is None:
         return {}
     values = unit.ravel()
     positives, others = values[fixated], values[frame.negatives]
-    return {"auc_shuffled": auc_splits(positives, others, frame.generator, last=last)}
+    return {"auc_shuffled": auc_splits(positives, others, frame.generator, matlab=matlab)}
 
 
 def _to_one(saliency: np.ndarray) -> np.ndarray:
@@ -217,19 +232,17 @@ def _to_one(saliency: np.ndarray) -> np.ndarray:
 
 
 def _gray(values: np.ndarray) -> np.ndarray:
-    """To 8 bits, as written to a file; values outside [0, 1] are min-max scaled first."""
-    values = np.asarray(values, dtype=np.float64)
-    values = values if values.min() >= 0 and values.max() <= 1 else _to_one(values)
-    return np.round(values * 255).astype(np.uint8)
+    """A map in [0, 1] in 8 bits, as written to a file."""
+    return np.round(values.astype(np.float64) * 255).astype(np.uint8)
 
 
 def _salema2019(frame: _Frame, by_area: bool) -> Scores:
-    """8-bit maps resized to the clip, then every map and the fixations halved.
+    """Maps stretched to 8 bits and resized to the clip; then all maps and the fixations halved.
 
     Differs: a frame without fixations is not scored (the original makes the clip's mean NaN).
     """
     way = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
-    gray = fit(_gray(frame.saliency), frame.size, way)
+    gray = fit(_gray(_to_one(frame.saliency)), frame.size, way)
     points = np.zeros(frame.size, np.uint8)
     points.flat[frame.cells(frame.size)] = 255
     fixated = np.flatnonzero(halve(points))
@@ -239,11 +252,34 @@ def _salema2019(frame: _Frame, by_area: bool) -> Scores:
     noise = frame.generator.random(gray.shape) * 1e-7
     if gray.min() < gray.max():  # single precision drops the noise above gray level 1
         gray = (gray + noise).astype(np.float32)
-    density = None if frame.density is None else halve(_gray(frame.density))
+    density = frame.density
+    density = None if density is None else halve(_gray(density / max(1.0, density.max())))
     density = density if density is not None and density.any() else None
     scores, unit = metrics.score_frame(gray, fixated, density), _to_one(gray)
     scores["auc_judd"] = auc_trapezoid(read_map(unit), fixated)
-    return scores | _split_auc(frame, unit, fixated, last=False)
+    return scores | _split_auc(frame, unit, fixated, matlab=False)
+
+
+def _ntire26(frame: _Frame) -> Scores:
+    """Stretched to [0, 1], then resized to the clip; each fixation counts.
+
+    Resizing can raise the minimum of a map above 0; SIM does not subtract it again. The script
+    divides the false alarms by the number of pixels less 2 (it counts the coordinates of a
+    fixation where it means the fixations), whatever the number of fixations.
+
+    Differs: the challenge reads 8-bit maps; here a map keeps its own precision. A frame without
+    fixations is not scored (the script fails).
+    """
+    saliency = fit(_to_one(frame.saliency), frame.size, cv2.INTER_LINEAR)
+    density = None if frame.density is None else _to_one(frame.density)
+    density = density if density is not None and density.any() else None
+    cells = frame.cells(frame.grid)
+    scores = metrics.score_frame(saliency, cells, density)
+    scores["auc_judd"] = auc_trapezoid(read_map(saliency), cells, saliency.size - 2)
+    if density is not None:
+        scores["sim"] = metrics.sim(saliency, density, minmax=False)
+        del scores["kld"]
+    return scores
 
 
 @lru_cache(maxsize=8)

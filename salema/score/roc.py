@@ -109,12 +109,12 @@ def auc_against_rest(image: Map, places: np.ndarray) -> float:
     return float(repeats @ wins / (len(places) * n_negatives))
 
 
-def auc_trapezoid(image: Map, places: np.ndarray) -> float:
-    """The usual AUC-Judd: a threshold at the value of each fixated pixel, then the trapezoid.
+def auc_trapezoid(image: Map, places: np.ndarray, n_negatives: int | None = None) -> float:
+    """The usual AUC-Judd: a threshold at the value of each fixation, then the trapezoid.
 
-    `places` are (N,) unique flat indices, not all pixels. The area lies about 1 / (2 N) above
-    the exact one. Tied pixels count as false alarms, which is why the older codes add a little
-    noise to a map. A constant map scores 0.5.
+    `places` are (N,) flat indices, not all pixels; `n_negatives` divides the false alarms (None:
+    the pixels less N). The area lies about 1 / (2 N) above the exact one. Tied pixels are false
+    alarms, which is why the older codes add noise to a map. A constant map scores 0.5.
     """
     n, pixels = len(places), len(image.values)
     if image.values.min() == image.values.max():
@@ -122,25 +122,28 @@ def auc_trapezoid(image: Map, places: np.ndarray) -> float:
     thresholds, which = np.unique(image.values[places], return_inverse=True)
     below, _ = count_below(image, thresholds)
     found = np.arange(1, n + 1)
-    alarms = (pixels - np.sort(below[which])[::-1] - found) / (pixels - n)
+    alarms = (pixels - np.sort(below[which])[::-1] - found) / (n_negatives or pixels - n)
     return float(np.trapezoid(np.r_[0, found / n, 1], np.r_[0, alarms, 1]))
 
 
 def auc_splits(
-    positives: np.ndarray, negatives: np.ndarray, random: np.random.Generator, *, last: bool
+    positives: np.ndarray, negatives: np.ndarray, random: np.random.Generator, *, matlab: bool
 ) -> float:
     """The usual s-AUC: thresholds 0, 0.1, 0.2, ... and 100 draws of N negatives each.
 
     `positives` are (N,) and `negatives` (M,) values of a map in [0, 1]; if M < N, every draw takes
-    all of them. With `last`, a threshold equal to the largest drawn value is used: a range in
-    MATLAB includes its end, in Python it does not.
+    all of them. `matlab` uses a threshold equal to the largest value (a range in MATLAB includes
+    its end, in Python it does not), and divides the false alarms by the number of drawn negatives.
+    SalEMA's Python divides by N even if M < N: the rate then stays below 1 up to the last point.
     """
     draws = min(len(positives), len(negatives))
     order = random.random((100, len(negatives))).argpartition(draws - 1, axis=1)[:, :draws]
     drawn = negatives[order]
     thresholds = np.r_[np.inf, np.arange(10, -1, -1) * 0.1, -np.inf]
-    used = last | (thresholds < np.maximum(positives.max(), drawn.max(axis=1))[:, None])
+    used = matlab | (thresholds < np.maximum(positives.max(), drawn.max(axis=1))[:, None])
     thresholds = thresholds.astype(positives.dtype)
     hits = (positives[:, None] >= thresholds).mean(axis=0) * used
-    alarms = (drawn[..., None] >= thresholds).mean(axis=1) * used
+    alarms = (drawn[..., None] >= thresholds).sum(axis=1) * used
+    alarms = alarms / (draws if matlab else len(positives))
+    alarms[:, -1] = 1
     return float(np.trapezoid(hits, alarms, axis=1).mean())

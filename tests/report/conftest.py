@@ -26,7 +26,9 @@ def study(tmp_path, monkeypatch):
     raw["runs"], raw["baselines"] = runs, ["chance", "centre-prior", "human"]
     raw["tune"] = {"static": raw["tune"]["static"]}
     raw["placements"] = {run: raw["placements"][run] for run in runs[1:]}
-    sample = raw["profiles"]["sample"]
+    sample = raw["profiles"]["sample"] | {"placements": {}}
+    for block in (raw, sample):
+        block.pop("continued", None)
     sample["data"] |= {"root": "data", "evaluate": {"SALICON": "val", "DHF1K": "val"}}
     sample["tune"] = {"static": sample["tune"]["static"]}
     raw["profiles"] = {"sample": sample, "other": sample}

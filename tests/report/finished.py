@@ -12,15 +12,19 @@ NAMES = [f"{601 + k:04d}" for k in range(8)]
 STILLS = [f"COCO_val2014_{k:012d}" for k in range(1, 7)]
 
 
-def score(study, run, lift=0.0, names=NAMES, **change):
-    """Scores of a run: the clips' own levels, the same for all runs, plus a constant."""
+def score(study, run, lift=0.0, names=NAMES, also=(), **change):
+    """Scores of a run: the clips' own levels, the same for all runs, plus a constant.
+
+    `also` are (protocol, lift) of further rows of each clip.
+    """
     sets = {"DHF1K": names} if run == "human" else {"SALICON": STILLS, "DHF1K": names}
     rows, means = [], {}
     for dataset, clips in sets.items():
         for place, clip in enumerate(clips):
             level = dict.fromkeys(METRICS, round(place / 10 + lift, 6))
             frames = 1 if dataset == "SALICON" else 20
-            row = {"dataset": dataset, "clip": clip, "frames": frames, "skipped": 0, "seen": 0}
+            row = {"dataset": dataset, "protocol": "exact", "clip": clip, "frames": frames}
+            row |= {"skipped": 0, "seen": 0}
             rows.append({**row, **level, **change})
         here = pd.DataFrame(rows).query("dataset == @dataset")
         entry = {key: int(here[key].sum()) for key in ("frames", "skipped", "seen")}
@@ -30,6 +34,8 @@ def score(study, run, lift=0.0, names=NAMES, **change):
             means[dataset] |= {metric: mean, f"{metric}_low": mean - 1, f"{metric}_high": mean + 1}
     folder = study.params.report_folder / "metrics"
     folder.mkdir(parents=True, exist_ok=True)
+    for protocol, extra in also:
+        rows += [{**row, "protocol": protocol, "nss": row["nss"] + extra} for row in rows]
     pd.DataFrame(rows).to_csv(folder / f"{run}.csv", index=False)
     (folder / f"{run}.json").write_text(json.dumps(means))
 

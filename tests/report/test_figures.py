@@ -56,6 +56,20 @@ def test_scores_have_a_line_at_the_centre_prior_and_runs_come_first(study):
         charts.dots(study, "OSIE")
 
 
+def test_a_row_that_starts_from_another_has_its_own_start_and_no_control_of_its_losses(study):
+    change = {"start": "ema30", "data": "UCF-sports"}
+    rows = study.params.placements
+    rows = {**rows, "ema30-learned": rows["ema30-learned"].model_copy(update=change)}
+    other = Study(study.params.model_copy(update={"placements": rows}))
+    for made, epochs in ((study, [0, 1, 2]), (other, [1, 2])):
+        (line,) = [
+            line for line in charts.alpha(made).axes[0].lines if "learned" in line.get_label()
+        ]
+        assert list(line.get_xdata()) == epochs
+        panels = {axis.get_title(loc="left"): axis for axis in charts.losses(made).axes}
+        assert len(panels["ema30-learned"].lines) == len(epochs)
+
+
 @pytest.mark.parametrize("metric", ["nss", "kld"])
 def test_the_grid_of_clips_holds_each_difference_and_better_is_blue(study, metric):
     axis = charts.clip_grid(study, "DHF1K", metric).axes[0]

@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import trees
 from finished import NAMES, losses, only, scatter, score
 
 from salema.files import SalemaError
-from salema.report import charts, tables
+from salema.report import charts, tables, words
 from salema.report.study import Study, time_constant
 
 
@@ -36,6 +37,65 @@ def test_every_run_is_compared_with_what_differs_from_it_in_one_thing(study):
         "clstm30": "static-video",
         "ema30-plain": "static",
     }
+
+
+def test_rows_that_nothing_was_trained_for_are_compared_with_the_row_of_their_weights(study):
+    placements = dict(study.params.placements)
+    placements["ema30-on-video"] = placements["ema30-plain"].model_copy(
+        update={"start": "static-video"}
+    )
+    placements["clstm30-thaw"] = placements["clstm30"]
+    runs = [*study.params.tune, *placements]
+    made = Study(study.params.model_copy(update={"placements": placements, "runs": runs}))
+    assert made.control("ema30-plain") == "static"
+    assert made.control("ema30-on-video") == made.control("clstm30-thaw") == "static-video"
+    for run in ("ema30-on-video", "clstm30-thaw"):
+        score(made, run, 0.25)
+    row = only(made.differences, dataset="DHF1K", run="ema30-on-video", metric="nss",
+               control="static-video")  # fmt: skip
+    assert row.difference == pytest.approx(0.15)
+
+
+def continued(study, sets):
+    """The params with a row that continues `ema30` on UCF-sports, in a profile with `sets`."""
+    params = study.params
+    row = params.placements["ema30"].model_copy(update={"start": "ema30", "data": "UCF-sports"})
+    change = {"placements": params.placements | {"ema30-ucf": row}}
+    change |= {"runs": [*params.runs, "ema30-ucf"]}
+    change["data"] = params.data.model_copy(update={"continued": sets})
+    return params.model_copy(update=change)
+
+
+def test_a_row_that_continues_on_a_set_which_the_profile_lacks_is_left_out(study, monkeypatch):
+    made = {"without": continued(study, []), "with": continued(study, ["UCF-sports"])}
+    monkeypatch.setattr("salema.report.study.read", lambda profile: made[profile])
+    assert Study.open("without").rows == study.rows
+    has = Study.open("with")
+    assert "ema30-ucf" in has.rows and has.control("ema30-ucf") == "static-video"
+    score(has, "ema30-ucf", 0.7)
+    losses(has, "ema30-ucf")
+    found = has.differences.query("dataset == 'DHF1K' and run == 'ema30-ucf' and metric == 'nss'")
+    gains = dict(zip(found.control, found.difference, strict=True))
+    assert gains["ema30"] == pytest.approx(0.5) and gains["static-video"] == pytest.approx(0.6)
+    assert "`ema30` continued on UCF-sports" in tables.legend(has)
+    said = words.answers(has)
+    assert "**Does `ema30` gain by other clips?** Compared with `ema30`: `ema30-ucf` +0.500" in said
+    (same,) = [line for line in said.splitlines() if "trained on the same clips" in line]
+    assert "ema30-ucf" not in same
+
+
+def test_scores_by_a_second_protocol_are_kept_apart_and_old_tables_stay_readable(study):
+    path = study.params.report_folder / "metrics" / "static.csv"
+    score(study, "static", also=[("salema2019", 5.0)])
+    assert len(study.clip_scores.query("run == 'static'")) == 14
+    other = study.all_scores.query("protocol == 'salema2019'")
+    assert set(other.run) == {"static"} and other.nss.min() == 5.0
+    pd.read_csv(path, dtype={"clip": str}).query("protocol == 'exact'").drop(
+        columns="protocol"
+    ).to_csv(path, index=False)  # as tables of 2026-11 are
+    old = Study(study.params)
+    assert len(old.clip_scores.query("run == 'static'")) == 14
+    assert not len(old.all_scores.query("protocol == 'salema2019'"))
 
 
 def test_a_constant_difference_is_its_own_interval_and_low_is_better_in_kld(study):

@@ -7,6 +7,7 @@ import pytest
 from finished import NAMES, RUNS, only, scatter, score
 
 from salema import data
+from salema.params import Placement
 from salema.report import tables, words
 from salema.report.study import Study
 
@@ -132,11 +133,27 @@ def test_only_the_sample_is_called_synthetic(study):
 
 def test_the_report_separates_the_published_table_from_the_leaked_one(study):
     clean, leaked = tables.markdown(study).split("## Not comparable")
-    assert "| EMA30 + dropout | `ema30-dropout` | 0.886 | 0.690 | 2.495 | 0.450 | 0.360 |" in clean
+    assert "| `ema30-dropout` | EMA30 + dropout | 0.886 | 0.690 | 2.495 | 0.450 | 0.360 |" in clean
     assert "February 2019" in clean
     assert "3.173" not in clean
     assert "| SalCLSTM30 | 0.915 | 0.745 | 3.173 | 0.556 | 0.440 |" in leaked
     assert "trained on" in leaked
+
+
+def test_published_rows_are_next_to_ours_where_the_profile_scored_them_alike(study):
+    assert "± " not in tables.published(study)
+    score(study, "ema30", 0.2, also=[("salema2019", 2.0)])
+    text = tables.published(Study(study.params))
+    beside, leaked = text.split("## The published rows and ours")[1].split("## Not comparable")
+    rows = cells(beside)
+    assert rows[0] == ["our row", "authors' row", "AUC-J", "s-AUC", "NSS", "CC", "SIM"]
+    assert [row[0] for row in rows[2:]] == ["`ema30`"]
+    # NSS of 0.2 to 0.9 and 2: mean 2.55, standard error 0.24495 / sqrt(8).
+    error = np.std(np.arange(8) / 10, ddof=1) / 8**0.5
+    assert rows[2][4] == f"2.402 / 2.550 ± {error:.3f} (+0.148)"
+    assert "8 clips, protocol `salema2019`" in beside
+    assert "rectified" in beside and "SalGAN's converted weights" in beside
+    assert "3.173" in leaked
 
 
 def test_answers_state_what_the_numbers_show(study):
@@ -156,6 +173,27 @@ def test_answers_state_what_the_numbers_show(study):
     assert "worse in KLD" in clips
     assert "Compared with `centre-prior`: of 6 runs, 6 worse. Best: `ema30-plain`" in clips
     assert "Worst: `static` -0.700" in clips
+
+
+def test_a_convolution_and_a_memory_that_is_put_into_the_control_have_their_own_questions(study):
+    conv = Placement(recurrence="conv", after=[61], static="frozen")
+    gan = Placement(recurrence="convlstm", after=[61], static="frozen")
+    put = study.params.placements["ema30-plain"].model_copy(update={"start": "static-video"})
+    rows = {"videosalgan": gan, "videosalgan-conv": conv, "ema30-on-video": put}
+    change = {"placements": study.params.placements | rows, "runs": [*study.params.runs, *rows]}
+    made = Study(study.params.model_copy(update=change))
+    for run, lift in zip(rows, (0.9, 0.7, 0.2), strict=True):
+        score(made, run, lift)
+    stills, clips = words.answers(made).split("### DHF1K")
+    for text, shown in ((stills, False), (clips, True)):
+        for question, answer in (
+            ("beyond its convolution?** Compared with `videosalgan-conv`", "videosalgan` +0.200"),
+            ("without its memory?** Compared with `static-video`", "videosalgan-conv` +0.600"),
+            ("`static-video` untrained?** Compared with `static-video`", "ema30-on-video` +0.100"),
+        ):
+            assert (f"{question}: `{answer}" in text) == shown
+    (same,) = [line for line in clips.splitlines() if "trained on the same clips" in line]
+    assert "-conv" not in same and "on-video" not in same
 
 
 def test_the_best_and_the_worst_run_follow_the_metric(study):
@@ -199,6 +237,20 @@ def test_a_row_is_described_by_what_is_special_about_it(study):
     assert described["ema30-learned"] == "EMA after 30, alpha from 0.56, learned"
     assert described["ema30-plain"] == "EMA after 30, alpha 0.1, nothing trained"
     assert described["clstm30"] == "ConvLSTM after 29"
+
+
+def test_a_convolution_and_a_row_of_other_weights_are_described_as_such(study):
+    rows = {
+        "videosalgan-conv": Placement(recurrence="conv", after=[61], static="frozen"),
+        "ema30-on-video": Placement(
+            recurrence="ema", after=[30], alpha=0.1, static="plain", start="static-video"
+        ),
+    }
+    params = study.params.model_copy(update={"placements": rows})
+    described = {run: words.describe(params, run) for run in rows}
+    whole = "convolution without memory after 61, static part frozen"
+    assert described["videosalgan-conv"] == whole
+    assert described["ema30-on-video"].endswith("alpha 0.1, in `static-video`, nothing trained")
 
 
 # ------------------------------------------------------------------------- files

@@ -19,8 +19,9 @@ from salema.files import SalemaError
 from salema.media import write
 from salema.media.read import Frame
 from salema.predict.sources import predict_dataset
-from salema.score import evaluate
+from salema.score import baselines, evaluate, protocols
 from salema.score.maps import Maps
+from salema.score.negatives import generator
 from salema.score.protocols import METRICS, NAMES
 
 ROOT = Path(__file__).parents[2]
@@ -234,7 +235,8 @@ def test_a_folder_that_is_none_or_holds_other_maps_gets_one_line(tmp_path, refus
 
 
 @pytest.mark.parametrize(("written", "meant"), [("exakt", "exact"), ("dhf-1k", "dhf1k"),
-                         ("salema2018", "salema2019"), ("hevc33", "hevc33-peer")])  # fmt: skip
+                         ("salema2018", "salema2019"), ("hevc33", "hevc33-peer"),
+                         ("ntire", "ntire26")])  # fmt: skip
 def test_a_misspelt_protocol_names_the_nearest(refused, mine, written, meant):
     error = refused(mine, "--protocol", written)
     assert f"unknown protocol '{written}' (did you mean {meant}?)" in error
@@ -323,7 +325,8 @@ def test_a_map_of_the_gaze_itself_is_perfect_and_a_flat_one_is_chance(tmp_path, 
     assert best["nss"] == pytest.approx(math.sqrt(pixels - 1))
     for protocol in NAMES:
         for row in rows(arrays(tmp_path / "flat", flat), clips, protocol).values():
-            assert row["auc_judd"] == row["auc_shuffled"] == 0.5
+            assert row["auc_judd"] == 0.5
+            assert row["auc_shuffled"] == (None if protocol == "ntire26" else 0.5)
             assert row["nss"] == row["cc"] == 0.0
 
 
@@ -352,19 +355,46 @@ def test_every_nth_frame_of_those_that_the_protocol_takes(clips, mine):
     assert [row["frames"] for row in peer] == [1, 1, 1]
 
 
-def test_a_peers_negatives_come_from_the_whole_set(clips, mine):
-    def shuffled(protocol, some, everyone=None):
+@pytest.mark.parametrize("protocol", ["exact", "hevc33-peer"])
+def test_negatives_come_from_the_whole_set_whatever_is_scored_with_a_clip(clips, mine, protocol):
+    def shuffled(some, everyone=None):
         scores = evaluate.score_clips(some, Maps(mine), protocol, everyone=everyone)
         return scores[0].row()["auc_shuffled"]
 
-    whole = shuffled("hevc33-peer", clips)
-    assert shuffled("hevc33-peer", clips[:1]) is None  # nobody to be compared with
-    assert shuffled("hevc33-peer", clips[:1], clips) == whole > 0.5
-    assert shuffled("exact", clips[:1], clips) is None
+    whole = shuffled(clips)
+    assert shuffled(clips[:1]) is None  # nobody to be compared with
+    assert shuffled(clips[:1], clips) == whole > 0.5
 
 
-def test_a_set_of_one_clip_has_no_shuffled_auc_and_no_nan(run, mine, tmp_path):
-    status, out, _ = run(mine, "--videos", "601", "--csv", "one.csv")
+CHOSEN = {"all": [], "602": ["--videos", "602"], "602-603": ["--videos", "602-603"]}
+
+
+def test_a_clip_has_one_score_alone_with_others_and_with_videos(run, root, mine, tmp_path):
+    tables = {}
+    for name, words in CHOSEN.items():
+        assert run(mine, *words, "--csv", f"{name}.csv")[0] == 0
+        rows = csv.DictReader((tmp_path / f"{name}.csv").open())
+        (tables[name],) = [row for row in rows if row["clip"] == "0602"]
+    assert tables["all"] == tables["602"] == tables["602-603"]
+    assert float(tables["602"]["auc_shuffled"]) > 0.5
+
+
+def test_the_negatives_of_exact_are_of_20_frames_a_clip_of_all_splits(tmp_path):
+    trees.osie(tmp_path, {1001: [[(1, 1)]], 1601: [[(3, 4)]], 1602: [[(20, 10)]]})
+    clips = data.load(tmp_path, "OSIE")
+    assert [clip.split for clip in clips] == ["train", "test", "test"]
+    trees.dhf1k(tmp_path, 601, 24)
+    clips += data.load(tmp_path, "DHF1K")
+    pool = protocols.get("exact").pool(clips)
+    assert [len(pool.frames[clip.name]) for clip in clips] == [1, 1, 1, 20]
+    assert len(protocols.get("dhf1k").pool(clips)) == 27
+    assert len(protocols.get("ntire26").pool(clips)) == 0
+
+
+def test_a_set_of_one_clip_has_no_shuffled_auc_and_no_nan(run, tmp_path):
+    trees.dhf1k(tmp_path / "one", 601, 3)
+    maps = arrays(tmp_path / "maps", blurred(data.load(tmp_path / "one", "DHF1K", "val"), 1))
+    status, out, _ = run(maps, "--csv", "one.csv", at=tmp_path / "one")
     assert status == 0 and "s-AUC" not in out and "nan" not in out
     (row,) = csv.DictReader((tmp_path / "one.csv").open())
     assert row["auc_shuffled"] == "" and float(row["nss"]) > 0
@@ -390,11 +420,14 @@ def test_one_worker_and_two_give_the_same_numbers(tmp_path, monkeypatch):
         trees.dhf1k(tmp_path, number, 18)
     clips = data.load(tmp_path, "DHF1K", "val")
     folder = arrays(tmp_path / "maps", blurred(clips, 2))
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")  # so that it is removed afterwards
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
     alone, together = [], []
     for workers, found in ((1, alone), (2, together)):
         monkeypatch.setattr(os, "cpu_count", lambda n=workers: n)
         found += evaluate.score_clips(clips, Maps(folder), "dhf1k", seed=3)
     assert alone == together
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"  # a process a core leaves none for more
     assert alone[0].frames[0]["auc_shuffled"] != alone[0].frames[1]["auc_shuffled"]
 
 
@@ -469,12 +502,24 @@ def test_a_table_of_ours_or_of_a_peer_is_compared_by_the_clips_that_both_have(
     ("clip,nss\n0601,nan\n", "clip 0601: a score is not finite"),
     ("clip,nss\n0601,good\n", "clip 0601: could not convert"),
     ("clip,nss\n0601,\xff\n", "not a table"),
+    ("clip,protocol,nss\n0601,dhf1k,1\n", "has scores by dhf1k (pass --protocol)"),
 ])  # fmt: skip
 def test_a_table_that_cannot_be_compared_gets_one_line(run, mine, tmp_path, text, error):
     (tmp_path / "other.csv").write_bytes(text.encode("latin-1"))
     status, _, err = run(mine, "--paired", "other.csv")
     assert status == 2 and error in err
     assert err.splitlines()[-1].startswith("salema: error: ")
+
+
+def test_rows_by_another_protocol_are_not_compared(run, mine, tmp_path):
+    table = "clip,protocol,nss\n0601,exact,1\n0601,salema2019,5\n0602,salema2019,5\n"
+    (tmp_path / "other.csv").write_text(table)
+    out = run(mine, "--paired", "other.csv")[1]
+    assert "over 1 clips" in out
+    assert run(mine, "--csv", "own.csv")[0] == 0
+    own = next(csv.DictReader((tmp_path / "own.csv").open()))
+    assert (own["clip"], own["protocol"]) == ("0601", "exact")
+    assert f"NSS    {float(own['nss']) - 1:+7.4f}" in out.split("paired")[1]
 
 
 def test_another_that_is_not_there_gets_one_line(run, mine):
@@ -590,7 +635,8 @@ def test_a_run_and_every_baseline_leave_a_table_and_a_summary_without_nan(study,
             assert low - 1e-6 <= entry[metric] <= high + 1e-6
     with path.with_suffix(".csv").open() as file:
         table = list(csv.DictReader(file))
-    assert list(table[0]) == ["dataset", "clip", "frames", "skipped", "seen", *METRICS]
+    keys = ["dataset", "protocol", "clip", "frames", "skipped", "seen", *METRICS]
+    assert list(table[0]) == keys
     assert len(table) == sum(entry["clips"] for entry in result.values())
     assert "nan" not in path.with_suffix(".csv").read_text().lower()
 
@@ -613,6 +659,33 @@ def test_half_of_the_observers_predicts_the_other_half(tmp_path):
     assert [s.row() for s in scores] == [s.row() for s in again]
 
 
+def test_the_row_of_the_observers_is_the_mean_of_20_splits(tmp_path, monkeypatch):
+    looks = [[(8, 8)], [(9, 8)], [(20, 9)], [(22, 12)], [(4, 20)], [(30, 2)]]
+    trees.osie(tmp_path, {1601: looks})
+    (clip,) = data.load(tmp_path, "OSIE", "test")
+    blur, sigma = data.blur, data.sigma(clip.size)
+    single = []
+    for split in range(20):
+        random = generator(5, "1601", "halves", split)
+        ((first, second),) = baselines.split_half(list(clip.fixations()), random)
+        assert len(first) == len(second) == 3
+        maps = [blur(points, clip.size, sigma) for points in (first, second)]
+        single.append(protocols.get("exact").score(maps[0], second, maps[1], clip.size)["nss"])
+    (scores,) = evaluate.score_clips([clip], Maps(baseline="human"), seed=5)
+    assert len(scores.frames) == 1 and np.std(single) > 0.1
+    assert scores.row()["nss"] == pytest.approx(np.mean(single))
+
+
+def test_the_observers_maps_are_blurred_at_the_size_of_the_protocol(tmp_path, monkeypatch):
+    trees.osie(tmp_path, {1601: [[(8, 8)], [(9, 8)], [(8, 9)], [(9, 9)]]})
+    (clip,) = data.load(tmp_path, "OSIE", "test")
+    grids, blur = [], data.blur
+    monkeypatch.setattr(data, "blur", lambda *words: grids.append(words[3:]) or blur(*words))
+    evaluate.score_clips([clip], Maps(baseline="human"), "hevc33-peer")
+    grid = protocols.get("hevc33-peer").grid(clip.size)
+    assert max(grid) == 320 and grids == [(grid,)] * baselines.SPLITS == [(grid,)] * 20
+
+
 def test_the_study_refuses_leaked_clips_and_marks_them_when_asked(study):
     card(study.run_folder("static") / "weights.safetensors", DHF1K=["0603"])
     with pytest.raises(SalemaError, match="0603 first, were seen"):
@@ -620,6 +693,23 @@ def test_the_study_refuses_leaked_clips_and_marks_them_when_asked(study):
     assert not Path("reports").exists()
     result = json.loads(evaluate.evaluate_run(study, "static", allow_seen=True).read_text())
     assert result["DHF1K"]["seen"] == 1 and result["SALICON"]["seen"] == 0
+
+
+def test_a_run_is_scored_by_every_protocol_of_the_profile(study):
+    main = json.loads(evaluate.evaluate_run(study, "static").read_text())
+    settings = study.evaluate.model_copy(update={"protocols": ["exact", "salema2019"]})
+    path = evaluate.evaluate_run(study.model_copy(update={"evaluate": settings}), "static")
+    both = json.loads(path.read_text(), parse_constant=never)
+    for dataset, entry in both.items():
+        other = entry.pop("salema2019")
+        assert entry == main[dataset]  # the first protocol's scores are where they always are
+        assert (other["protocol"], other["clips"]) == ("salema2019", entry["clips"])
+        assert other["nss"] != entry["nss"]
+    table = list(csv.DictReader(path.with_suffix(".csv").open()))
+    assert [(row["dataset"], row["protocol"]) for row in table] == [
+        *[("SALICON", "exact")] * 2, *[("SALICON", "salema2019")] * 2,
+        *[("DHF1K", "exact")] * 3, *[("DHF1K", "salema2019")] * 3,
+    ]  # fmt: skip
 
 
 def test_an_unknown_run_and_missing_maps_get_one_line(study):

@@ -110,6 +110,34 @@ def test_kld_without_min_max_takes_the_map_as_it_is():
         metrics.kld(p - 2, q, minmax=False)
 
 
+def test_sim_without_min_max_keeps_the_minimum_of_a_map():
+    p, q = np.array([[1, 3]]), np.array([[3, 1]])
+    assert metrics.sim(p, q, minmax=False) == pytest.approx(0.5)
+    assert metrics.sim(p, q) == 0
+    with pytest.raises(ValueError, match="without min-max a map must be >= 0"):
+        metrics.sim(p - 2, q, minmax=False)
+
+
+def test_the_epsilon_of_kld_is_matlabs():
+    assert metrics.EPSILON == 2.0**-52
+
+
+def test_a_share_of_the_uniform_distribution_bounds_the_kld_of_a_sharp_map():
+    sharp, density = np.zeros((10, 10)), np.ones((10, 10))
+    sharp[0, 0], density[9] = 1, 3
+    target = density.ravel() - 1  # min-max scaled; 10 pixels
+    p = 0.9 * sharp.ravel() + 0.1 / 100
+    q = target / target.sum()
+    seen = q > 0
+    by_hand = np.sum(q[seen] * np.log(q[seen] / p[seen]))
+    assert metrics.kld(sharp, density, uniform=0.1) == pytest.approx(by_hand)
+    assert metrics.kld(sharp, density, uniform=0.01) < np.log(100 / 0.01) < 30
+    assert metrics.kld(sharp, density) > 30
+    assert metrics.kld(sharp, density, uniform=1.0) == pytest.approx(np.log(10))
+    with pytest.raises(ValueError, match=r"uniform share of a map must be in \[0, 1\], not 2"):
+        metrics.kld(sharp, density, uniform=2)
+
+
 @pytest.mark.parametrize("value", [0, 0.3, -5, 1e12])
 def test_a_constant_map_is_chance_and_the_uniform_distribution(value):
     density = np.array([[0.0, 1.0], [1.0, 2.0]])

@@ -87,7 +87,7 @@ def test_octave_gives_the_scores_of_dhf1k_for_a_map(name, tmp_path):
 @pytest.mark.parametrize("name", MAPS)
 def test_s_auc_equals_octaves_where_every_split_takes_all_negatives(name, tmp_path):
     others = negatives()
-    few = replace(others, cells=[others.at(3)[::14]])
+    few = replace(others, places=[others.at(3)[::14]])
     assert len(few.at(3)) == 8  # of ten fixated pixels
     theirs, ours = both(tmp_path, MAPS[name](example_frame()[0]), few)
     column = NAMES.index("auc_shuffled")

@@ -69,9 +69,28 @@ def test_the_trapezoid_treats_ties_as_the_literal_form_does(kind):
 def test_split_auc_equals_the_literal_form_where_a_split_is_all_there_is():
     random = np.random.default_rng(0)
     positives, negatives = random.random(9), np.append(random.random(4), 0.5)
-    area = roc.auc_splits(positives, negatives, random, last=True)
+    area = roc.auc_splits(positives, negatives, random, matlab=True)
     steps = np.arange(11) * 0.1
     assert area == pytest.approx(reference.split_roc(positives, negatives, steps))
+
+
+def test_python_divides_by_the_number_of_fixations_also_where_negatives_are_fewer():
+    random = np.random.default_rng(0)
+    positives, negatives = np.array([0.95, 0.85, 0.35, 0.15]), np.array([0.55])
+    # Without ties the false-alarm rate is 0, then 1/4 and not 1, and 1 at the last point.
+    hits, alarms = [0, 1, 2, 2, 3, 4, 4], [0, 0, 0, 1, 1, 1, 4]
+    by_hand = np.trapezoid(np.array(hits) / 4, np.array(alarms) / 4)
+    area = roc.auc_splits(positives, negatives, random, matlab=False)
+    literal = reference.split_roc(positives, negatives, np.arange(10) * 0.1, divisor=4)
+    assert area == pytest.approx(by_hand) == pytest.approx(literal)
+    assert roc.auc_splits(positives, negatives, random, matlab=True) == pytest.approx(0.5)
+
+
+def test_the_trapezoid_counts_a_repeated_place_each_time():
+    image = roc.read_map(np.array([[4.0, 3.0, 2.0, 1.0]]))
+    # Thresholds 4, 4, 2: hits 1/3, 2/3, 1 and alarms 0, -1, 0 of 2.
+    expected = (1 / 3 + 2 / 3) / 2 * -0.5 + (2 / 3 + 1) / 2 * 0.5 + 1
+    assert roc.auc_trapezoid(image, np.array([0, 2, 0]), 2) == pytest.approx(expected)
 
 
 def test_only_matlab_uses_a_threshold_at_the_largest_value():
@@ -80,8 +99,8 @@ def test_only_matlab_uses_a_threshold_at_the_largest_value():
     upto_nine = reference.split_roc(positives, negatives, np.arange(10) * 0.1)
     upto_one = reference.split_roc(positives, negatives, np.arange(11) * 0.1)
     assert upto_nine < upto_one
-    assert roc.auc_splits(positives, negatives, random, last=False) == pytest.approx(upto_nine)
-    assert roc.auc_splits(positives, negatives, random, last=True) == pytest.approx(upto_one)
+    assert roc.auc_splits(positives, negatives, random, matlab=False) == pytest.approx(upto_nine)
+    assert roc.auc_splits(positives, negatives, random, matlab=True) == pytest.approx(upto_one)
 
 
 def test_split_auc_averages_over_draws():
@@ -92,6 +111,6 @@ def test_split_auc_averages_over_draws():
         for _ in range(2000)
     ]
     error = np.std(literal) / 100**0.5
-    areas = [roc.auc_splits(positives, negatives, random, last=True) for _ in range(20)]
+    areas = [roc.auc_splits(positives, negatives, random, matlab=True) for _ in range(20)]
     assert np.mean(areas) == pytest.approx(np.mean(literal), abs=error)
     assert np.std(areas) == pytest.approx(error, rel=0.5)
