@@ -51,6 +51,7 @@ class Source:
     fps: float | None = None  # frames per second, on average; None for images
     hint: int | None = None  # the number of frames that the header promises, which may be wrong
     stopped: str | None = None  # afterwards, what is missing: "broken packet after 57 frames"
+    names: frozenset[str] | None = None  # those of the frames, where they are files
 
     def __iter__(self) -> Iterator[Frame]:
         self.stopped, number = None, 0
@@ -111,7 +112,8 @@ def _images(name: str, paths: list[Path]) -> Source:
                 return
             yield image, path.stem, None
 
-    return Source(name, read_image(paths[0]).shape[:2], decode, hint=len(paths))
+    names = frozenset(path.stem for path in paths)
+    return Source(name, read_image(paths[0]).shape[:2], decode, hint=len(paths), names=names)
 
 
 def _camera(index: int) -> Source:
@@ -193,7 +195,8 @@ def opened(path: Path) -> Iterator[tuple]:
         # Titles may be in any encoding: they are not used.
         container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
-        raise SalemaError(f"not a video: {path} ({error.strerror.lower()})") from error
+        reason = (error.strerror or str(error)).lower()
+        raise SalemaError(f"not a video: {path} ({reason})") from error
     with container:
         stream = container.streams.best("video")
         if stream is None:
