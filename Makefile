@@ -10,7 +10,7 @@ export PATH := $(abspath $(BIN)):$(PATH)
 study: $(STAMP)  ## run the whole study and print where the report is; PROFILE=open: with that profile
 	@test -z "$(PROFILE)" || sed -n '/^profiles:/,$$p' params.yaml | grep -q '^  $(PROFILE):' || { echo "unknown profile $(PROFILE) (see profiles in params.yaml)" >&2; exit 2; }
 	@test -z "$(PROFILE)" || grep -Eq '^profile: *$(PROFILE)( |$$)' params.yaml || { sed -i.old 's/^profile: *[^ ]*/profile: $(PROFILE)/' params.yaml && rm params.yaml.old && echo "params.yaml: profile $(PROFILE)"; }
-	@test -s dvc.lock || { git show HEAD:dvc.lock > dvc.lock && echo "dvc.lock was empty: it is restored from git"; }
+	@test ! -e dvc.lock || $(BIN)/python -c 'import yaml; yaml.safe_load(open("dvc.lock"))["stages"]' 2>/dev/null || { git show HEAD:dvc.lock > dvc.lock && echo "dvc.lock was broken off: it is restored from git"; }
 	@$(BIN)/python -m dvc repro || { echo "the study stopped; the reason is in the lines above" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
 
