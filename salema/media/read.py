@@ -167,7 +167,8 @@ def _video(path: Path) -> Source:
             total = f", {done} frames in all" if done > broken[0] else ""
             source.stopped = f"{what} after {broken[0]} frames{total}"
         elif lost_frames(path, kind, done, promised):
-            source.stopped = f"file damaged: frames are lost, {done} in all, and later ones move up"
+            what = "file damaged: frames are lost, and later ones have too low numbers"
+            source.stopped = f"{what}; {done} frames in all"
 
     return Source(_name(path), _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
 
@@ -214,7 +215,8 @@ def opened(path: Path) -> Iterator[tuple]:
 
 def _pictures(container, stream, broken: list[int]) -> Iterator[av.VideoFrame]:
     """Decoded pictures; `broken` gets the number of frames before each bad packet."""
-    done = 0
+    # Other codecs have delay, or packets without a picture to show.
+    done, instant = 0, stream.codec.intra_only and stream.codec.delay is False
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
@@ -227,6 +229,8 @@ def _pictures(container, stream, broken: list[int]) -> Iterator[av.VideoFrame]:
             except av.error.FFmpegError:
                 broken.append(done)
                 continue
+            if instant and packet.size and not pictures:  # refused without an error
+                broken.append(done)
             done += len(pictures)
             yield from pictures
     except av.error.FFmpegError:  # the demuxer gave up; the decoder may hold some pictures

@@ -1,6 +1,7 @@
 """Whether a video file is whole: FFmpeg skips what it cannot parse, and reports nothing."""
 
 import mmap
+import re
 from pathlib import Path
 
 # Elements of Matroska that hold others, and those that may be in them.
@@ -47,18 +48,19 @@ def _segment_end(head: bytes) -> int:
 
 
 def lost_frames(path: Path, kind: str, decoded: int, promised: int) -> bool:
-    """Whether frames are missing in the middle of a file (AVI, MKV, WebM, GIF).
+    """Whether frames are missing in the middle of a file (AVI, MKV, WebM, GIF, TS).
 
     Its parts must follow each other without a gap. `decoded` frames are those that were found, and
     `promised` those of the header, which is believed only where both agree.
     """
-    if kind not in ("gif", "avi", "matroska,webm"):
+    if kind not in ("gif", "avi", "matroska,webm", "mpegts"):
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             if kind == "gif":
                 return _gif_pictures(data) != decoded
-            return decoded != promised and not (_avi if kind == "avi" else _matroska)(data)
+            chain = {"avi": _avi, "mpegts": _packets}.get(kind, _matroska)
+            return decoded != promised and not chain(data)
         except IndexError:  # the last part is not complete
             return True
 
@@ -69,7 +71,7 @@ def _gif_pictures(data: mmap.mmap) -> int:
     def colors(flags: int) -> int:
         return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
-    at, pictures = 13 + colors(data[10]), 0
+    at, pictures, odd = 13 + colors(data[10]), 0, 0
     while (mark := data[at]) != 0x3B:  # the end
         if mark == 0x2C:  # a picture: position and size, colors, bits of a code
             pictures += 1
@@ -78,10 +80,24 @@ def _gif_pictures(data: mmap.mmap) -> int:
             at += 2
         elif mark:
             return -1
-        while data[at]:  # blocks of up to 255 bytes
-            at += 1 + data[at]
+        sizes = []
+        while size := data[at]:  # blocks of up to 255 bytes
+            sizes.append(size)
+            at += 1 + size
         at += 1
-    return pictures
+        odd += mark == 0x2C and len(set(sizes[:-1])) > 1
+    # Damage makes some blocks of uneven size, or hides the beginning of a picture in them.
+    begun = sum(1 for _ in re.finditer(rb"!\xf9\x04.{4}\0,", data, re.DOTALL))
+    return -1 if 0 < odd <= pictures / 2 or begun > pictures else pictures
+
+
+def _packets(data: mmap.mmap) -> bool:
+    """Whether each packet of a transport stream begins where the one before ends."""
+    for size in (188, 192, 204):
+        for start in range(size):
+            if data[start : start + 4 * size : size].count(b"G") == 4:
+                return set(data[start::size]) == {ord("G")}
+    return False
 
 
 def _matroska(data: mmap.mmap) -> bool:
@@ -108,8 +124,8 @@ def _avi(data: mmap.mmap) -> bool:
             indexed += size // 16
         elif name[:2].isdigit() and name[2:] != b"ix":
             found += 1
-        elif not name.strip().isalnum():
+        elif not name.rstrip(b" ").isalnum():
             return False
         inside = name == b"RIFF" or data[at + 8 : at + 12] in (b"movi", b"rec ")
         at += 12 if inside else 8 + size + size % 2
-    return indexed in (0, found)
+    return at <= len(data) + 1 and indexed in (0, found)
