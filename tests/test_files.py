@@ -109,9 +109,9 @@ def test_old_output_stays_where_the_new_cannot_take_its_place(tmp_path, monkeypa
         true(a, b)
 
     monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(SalemaError, match="Permission denied"):
-        with atomic(tmp_path / "maps", replace=True) as part:
-            part.mkdir()
+    writing = atomic(tmp_path / "maps", replace=True)
+    with pytest.raises(SalemaError, match="Permission denied"), writing as part:
+        part.mkdir()
     assert names(tmp_path) == ["maps"] and names(tmp_path / "maps") == ["old.png"]
 
 

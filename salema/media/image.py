@@ -16,7 +16,7 @@ from salema.files import MOST_PIXELS, SalemaError
 IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
 IMAGES |= {".jp2", ".pgm", ".ppm", ".pbm", ".pnm"}
 MOST_BYTES = 2**29  # of a file; a larger one is not read
-PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")
 # What OpenCV uses of a PNG file; libpng prints complaints about some of the others.
 CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL", b"fcTL", b"fdAT"}
 
@@ -49,8 +49,9 @@ def read_image(path: str | Path) -> np.ndarray:
         # IMREAD_UNCHANGED is the only way to the alpha, and it ignores the EXIF orientation.
         image = _decoded(path, data, cv2.IMREAD_UNCHANGED)
         if image.shape[2:] == (4,) and image.dtype in (np.uint8, np.uint16):
-            if head.startswith(TIFF) and image.dtype == np.uint8:  # libtiff has multiplied it
-                return np.ascontiguousarray(image[..., 2::-1])
+            stored = _tag(data.tobytes(), 338) if head.startswith(TIFF) else None
+            if stored == 1 or (stored == 2 and image.dtype == np.uint8):
+                image[..., 3] = np.iinfo(image.dtype).max  # multiplied by the file, by libtiff
             image = over_black(cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA))
             return _upright(image, _orientation(data.tobytes())) if png else image
         del image
@@ -119,15 +120,19 @@ def _png(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _orientation(png: bytes) -> int:
     """The EXIF orientation of a PNG file, 1 (upright) to 8."""
-    for kind, at, end in _png(png):
-        if kind == b"eXIf":
-            exif = png[at + 8 : end - 4]
-            order = "little" if exif[:2] == b"II" else "big"
-            first = int.from_bytes(exif[4:8], order) + 2
-            for entry in range(first, len(exif) - 11, 12):
-                if int.from_bytes(exif[entry : entry + 2], order) == 0x112:
-                    return int.from_bytes(exif[entry + 8 : entry + 10], order)
-    return 1
+    blocks = (png[at + 8 : end - 4] for kind, at, end in _png(png) if kind == b"eXIf")
+    return next((_tag(block, 0x112) for block in blocks), None) or 1
+
+
+def _tag(tiff: bytes, tag: int) -> int | None:
+    """The short number of a tag in the first directory of a TIFF file, or of EXIF data."""
+    order = "little" if tiff[:2] == b"II" else "big"
+    first = int.from_bytes(tiff[4:8], order) + 2
+    count = int.from_bytes(tiff[first - 2 : first], order)
+    for at in range(first, min(first + 12 * count, len(tiff) - 11), 12):
+        if int.from_bytes(tiff[at : at + 2], order) == tag:
+            return int.from_bytes(tiff[at + 8 : at + 10], order)
+    return None
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -183,6 +188,4 @@ def _whole(data: bytes) -> bytes | None:
     chunks = list(_png(data))
     if not chunks or chunks[-1][0] != b"IEND":
         return None
-    if all(kind in CHUNKS for kind, *_ in chunks):
-        return data
     return PNG + b"".join(data[at:end] for kind, at, end in chunks if kind in CHUNKS)
