@@ -23,7 +23,7 @@ from salema.media.whole import cut_short, lost_frames
 FALLBACK_FPS = 25.0  # of a source that does not report its own
 # Some formats only name the files that hold the pictures, or draw a text: they are not opened.
 NAMING = {"concat", "concatf", "dash", "hls", "imf", "image2", "sdp", "tty", "vobsub", "lavfi"}
-OPTIONS = {"protocol_whitelist": "file", "max_pixels": str(MOST_PIXELS)}
+OPTIONS = {"protocol_whitelist": "file"}
 OPTIONS["format_whitelist"] = ",".join(sorted(av.formats_available - NAMING))
 Picture = tuple[np.ndarray, str | None, float | None]  # the image, its name, its time
 
@@ -207,6 +207,9 @@ def opened(path: Path) -> Iterator[tuple]:
         if context.width * context.height > MOST_PIXELS:
             size = f"{context.width} x {context.height}"
             raise SalemaError(f"{path} has {size} pixels, above {MOST_PIXELS} (make it smaller)")
+        context.options = {"max_pixels": str(MOST_PIXELS)}
+        if stream.codec.intra_only:  # the rotation of the file counts, and not that of EXIF in it
+            context.options |= {"side_data_prefer_packet": "displaymatrix"}
         # Frame threads lose what is in flight when the last packets are broken, and hide
         # the error: the number of frames would depend on the number of cores.
         stream.thread_type = "SLICE"
