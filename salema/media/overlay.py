@@ -122,13 +122,15 @@ def _sound(path: str | Path | None, output) -> Iterator[Callable[[float], None]]
         def until(seconds: float) -> None:
             nonlocal ahead
             while ahead is not None and float(ahead.dts * ahead.time_base) - start < seconds:
-                _mux(ahead, start, output, *tracks[ahead.stream])
+                with suppress(ValueError):  # times that go back: a moment of silence
+                    _mux(ahead, start, output, *tracks[ahead.stream])
                 ahead = next(packets, None)
 
         yield until
         for stream, steady in tracks.values():
             if steady:
-                output.mux(stream.encode(None))
+                with suppress(ValueError):
+                    output.mux(stream.encode(None))
 
 
 def _add_track(stream, output) -> tuple:
@@ -150,8 +152,13 @@ def _steady() -> Callable:
         if kind not in resamplers:
             first = next(iter(resamplers), None)
             resamplers[kind] = av.AudioResampler(*first) if first else None
-        resampler = resamplers[kind]
-        return resampler.resample(frame) if resampler else [frame]
+        if (resampler := resamplers[kind]) is None:
+            return [frame]
+        parts = resampler.resample(frame)
+        for part in parts:
+            part.pts = round(part.pts * part.time_base / frame.time_base)
+            part.time_base = frame.time_base
+        return parts
 
     return bring
 
