@@ -322,7 +322,7 @@ def read(path: str | Path = "params.yaml", profile: str | None = None) -> Params
         raise SalemaError(f"no such file: {path} (run inside a clone, or pass --params)") from error
     except OSError as error:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check --params)") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    except Exception as error:  # PyYAML raises whatever its constructors fail with
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise SalemaError(f"not YAML: {path} (see line {line})") from error
     return from_dict(raw, path, profile)
