@@ -165,7 +165,8 @@ class _Parser(argparse.ArgumentParser):
         return "\n".join([super().format_help(), *(m.format_help() for m in self.modes.values())])
 
     def error(self, message: str) -> NoReturn:
-        print(f"salema: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        line = SalemaError(f"{message[:500]} (see {self.prog} --help)")
+        print(f"salema: error: {line}", file=sys.stderr)
         raise SystemExit(2)
 
 

@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -15,6 +17,9 @@ from salema.files import MOST_PIXELS, SalemaError
 # The suffixes that OpenCV reads as one picture; every other file goes to FFmpeg, GIF too.
 IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"})
 IMAGES |= {".jp2", ".pgm", ".ppm", ".pbm", ".pnm"}
+LIBRARIES = (b"Corrupt JPEG", b"Premature end of JPEG", b"Invalid ", b"Unsupported ", b"libpng ")
+LIBRARIES += (b"Inconsistent ", b"Unknown Adobe", b"Warning: unknown JFIF")
+ONE_AT_A_TIME = Lock()
 MOST_BYTES = 2**29  # of a file; a larger one is not read
 PNG, TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*")
 # What OpenCV uses of a PNG file; libpng prints complaints about some of the others.
@@ -142,11 +147,26 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """OpenCV prints nothing inside: the caller reports what went wrong, in one line."""
+def quiet() -> Iterator[list[bytes]]:
+    """OpenCV and its libraries print nothing inside: the caller reports what went wrong.
+
+    Gives a list that holds the lines of libjpeg and libpng afterwards. They are caught at the
+    standard error of the process; what others print meanwhile is printed at the end.
+    """
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    caught: list[bytes] = []
     try:
-        yield
+        with ONE_AT_A_TIME, TemporaryFile() as file:
+            screen = os.dup(2)
+            os.dup2(file.fileno(), 2)
+            try:
+                yield caught
+            finally:
+                os.dup2(screen, 2)
+                os.close(screen)
+                file.seek(0)
+                for line in file:
+                    caught.append(line) if line.startswith(LIBRARIES) else os.write(2, line)
     finally:
         cv2.utils.logging.setLogLevel(level)
 
@@ -163,13 +183,16 @@ def _bytes(path: str | Path, count: int = -1) -> np.ndarray:
 def _decoded(path: str | Path, data: np.ndarray, flags: int) -> np.ndarray:
     image, raw, usual = None, data.tobytes(), cv2.IMREAD_UNCHANGED
     try:
-        with quiet():
+        with quiet() as caught:
             if (file := _whole(raw)) is not None:
                 image = cv2.imdecode(np.frombuffer(file, np.uint8), flags)
     except cv2.error as error:
         if "MAX_IMAGE_PIXELS" in str(error):
             what = f"{path} has more than {MOST_PIXELS} pixels (make it smaller)"
             raise SalemaError(what) from error
+    # Some cameras write a few bytes too many before the end (D9); all else is damage.
+    if any(line.startswith(b"Corrupt JPEG") and b"marker 0xd9" not in line for line in caught):
+        image = None
     if image is None and raw.startswith(TIFF) and flags != usual:  # floats, or 32 bits
         image = _eight_bits(_decoded(path, data, usual), path)
         image = image if image.ndim == 2 else image[..., 2::-1]

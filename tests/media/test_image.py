@@ -1,3 +1,4 @@
+import os
 import struct
 import subprocess
 import sys
@@ -261,3 +262,28 @@ def test_alpha_of_a_large_picture_is_the_same_in_every_row():
     rgba = np.random.default_rng(0).integers(0, 256, (600, 3, 4), np.uint8)
     expected = np.rint(rgba[..., :3] * (rgba[..., 3:] * np.float32(255 / 255 / 255)))
     np.testing.assert_array_equal(image.over_black(rgba), expected.astype(np.uint8))
+
+
+def test_damage_in_a_jpeg_is_no_picture_and_prints_nothing(tmp_path, capfd):
+    data = bytearray(cv2.imencode(".jpg", noise(1)[0])[1].tobytes())
+    half = len(data) // 2
+    data[half : half + 40] = b"\xff\x9a" * 20
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(SalemaError, match="unreadable image"):
+        image.read_image(tmp_path / "a.jpg")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bytes_before_the_end_of_a_jpeg_are_no_damage(tmp_path, capfd):
+    data = cv2.imencode(".jpg", noise(1)[0])[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(data)
+    expected = image.read_image(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + b"\0\0\0\0" + data[-2:])
+    np.testing.assert_array_equal(image.read_image(tmp_path / "a.jpg"), expected)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_others_print_during_a_decoding_is_printed(capfd):
+    with image.quiet() as caught:
+        os.write(2, b"libpng warning: x\nanother line\n")
+    assert caught == [b"libpng warning: x\n"] and capfd.readouterr().err == "another line\n"
