@@ -6,16 +6,20 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: study test lint bench lab sample starter help
+.PHONY: study test fuzz lint bench lab sample starter help
 study: $(STAMP)  ## run the study, say where the report is and whether the committed scores came out; PROFILE=open: that profile
 	@test -z "$(PROFILE)" || sed -n '/^profiles:/,$$p' params.yaml | grep -q '^  $(PROFILE):' || { echo "unknown profile $(PROFILE) (see profiles in params.yaml)" >&2; exit 2; }
 	@test -z "$(PROFILE)" || grep -Eq '^profile: *$(PROFILE)( |$$)' params.yaml || { sed -i.old 's/^profile: *[^ ]*/profile: $(PROFILE)/' params.yaml && rm params.yaml.old && echo "params.yaml: profile $(PROFILE)"; }
+	@test ! -e dvc.lock || $(BIN)/python -c 'import yaml; yaml.safe_load(open("dvc.lock"))["stages"]' 2>/dev/null || { git show HEAD:dvc.lock > dvc.lock && echo "dvc.lock was broken off: it is restored from git"; }
 	@$(BIN)/python -m dvc repro || { echo "the study stopped; the reason is in the lines above" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
 	@$(BIN)/python -m salema reproduced
 
 test: $(STAMP)  ## run the tests
 	@$(BIN)/python -m pytest
+
+fuzz: $(STAMP)  ## try damaged files on every reader for long: make fuzz FUZZ=20000 SEED=1
+	@SALEMA_FUZZ=$(or $(FUZZ),20000) SALEMA_SEED=$(or $(SEED),0) $(BIN)/python -m pytest -q -n 0 tests/test_fuzz.py
 
 lint: $(STAMP)  ## check code and notebooks with ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +22,15 @@ Command = Callable[[argparse.Namespace], "int | Path"]  # a status, or the file 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns its exit status: 0, 1 (ended early) or 2 (bad input)."""
+    """Run one command; returns its exit status: 0, 1 (ended early) or 2 (bad input).
+
+    Ctrl-C gives 130, and SIGTERM, which clears up like it, 143.
+    """
+    with suppress(ValueError):  # outside the main thread, nobody listens to signals
+        signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):  # a file's name may be no text at all
+        with suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
     parsed = _parser().parse_args(arguments)
     try:
@@ -32,18 +42,32 @@ def main(arguments: list[str] | None = None) -> int:
     except SalemaError as error:
         print(f"salema: error: {error}", file=sys.stderr)
         return error.status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nsalema: stopped; run the same command again to resume", file=sys.stderr)
-        return 130
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        fix = "pip install 'salema[study]', or see `salema doctor`"
+        what = f"{error.name} is not installed ({fix})"
+    except MemoryError:
+        what = "not enough memory (give a smaller --chunk, or smaller pictures)"
+    except OSError as error:  # a full disk, a folder that may not be read, a name that is too long
+        of = f"cannot use {error.filename}: " if error.filename else ""
+        what = f"{of}{error.strerror or error} (check the path and the free space)"
+    print(f"salema: error: {SalemaError(what)}", file=sys.stderr)
+    return 2
 
 
-def _chunk(text: str) -> int:
-    if (chunk := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {chunk}")
-    return chunk
+def _terminate(number: int, _: Any) -> NoReturn:
+    raise KeyboardInterrupt(number)
+
+
+def _count(text: str) -> int:
+    if not 1 <= (count := int(text)) <= 10_000:
+        raise argparse.ArgumentTypeError(f"must be from 1 to 10000, not {count}")
+    return count
 
 
 def _opacity(text: str) -> float:
@@ -63,7 +87,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--alpha": dict(type=float, help="weight of the newest frame in an EMA, in (0, 1]"),
     "--device": dict(default="auto", help="auto, cpu, cuda or cuda:1"),
     "--precision": dict(default="auto", choices=["auto", "fp32", "bf16"], help="number format"),
-    "--chunk": dict(default=16, type=_chunk, help="frames at once; no map depends on it"),
+    "--chunk": dict(default=16, type=_count, help="frames at once; no map depends on it"),
     # maps
     "sources": dict(nargs="*", metavar="SOURCE", help="video, folder, image or camera:0"),
     "--out": dict(type=Path, help="folder for the maps (default: saliency)"),
@@ -92,7 +116,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--videos": dict(help="numbers, both ends included: 601-700 (default: all)"),
     "predictions": dict(type=Path, nargs="?", help="a folder of maps"),
     "--protocol": dict(default="exact", help="exact, dhf1k, salema2019, hevc33-peer or ntire26"),
-    "--every": dict(default=1, type=int, help="score each n-th frame"),
+    "--every": dict(default=1, type=_count, help="score each n-th frame"),
     "--paired": dict(type=Path, help="compare with other maps, or with a table of --csv"),
     "evaluate --weights": dict(type=Path, help="of the maps; refuse their training clips"),
     "--allow-seen": dict(action="store_true", help="score training clips, and mark the row"),
@@ -144,7 +168,8 @@ class _Parser(argparse.ArgumentParser):
         return "\n".join([super().format_help(), *(m.format_help() for m in self.modes.values())])
 
     def error(self, message: str) -> NoReturn:
-        print(f"salema: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        line = SalemaError(f"{message[:500]} (see {self.prog} --help)")
+        print(f"salema: error: {line}", file=sys.stderr)
         raise SystemExit(2)
 
 

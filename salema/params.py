@@ -1,6 +1,7 @@
 """`params.yaml` -> frozen models, with one profile merged in and every key and range checked."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Collection
@@ -19,12 +20,16 @@ DatasetName = Literal[
 ProtocolName = Literal["exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26"]
 Layer = Annotated[int, Field(ge=0, le=61)]
 Positive = Annotated[int, Field(ge=1)]
+# Of profiles, runs and placements: DVC passes them to a shell, and folders are called by them.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Rate = Annotated[float, Field(gt=0)]
 Thaw = Annotated[list[Layer], BeforeValidator(lambda value: value or [])]  # false in older files
 Optimizer = Literal["adam", "adamw", "sgd", "sgd-nesterov", "adagrad"]
 # What a placement may have of its own instead of `finetune`'s.
 RATES = {"learning_rate", "fresh_learning_rate", "optimizer", "epochs"}
 TRAINING = RATES | {"start", "data", "thaw"}  # keys of a placement that do not change its network
+MOST_TEXT = 100_000  # characters and parts of a params file
+MOST_CELLS = 2**21  # pixels of the model's input
 
 
 class Block(BaseModel):
@@ -59,6 +64,8 @@ class Model(Block):
 
     @model_validator(mode="after")
     def _multiples(self) -> "Model":
+        if math.prod(self.size) > MOST_CELLS:  # also of a hostile weights file
+            raise ValueError(f"at most {MOST_CELLS} pixels, not {self.size}")
         if any(side % self.step for side in self.size):
             raise ValueError(f"sides must be multiples of {self.step} (halvings), not {self.size}")
         if self.encoder == "efficientnet-lite0" and not self.branches:
@@ -135,7 +142,7 @@ class Placement(Block):
     optimizer: Optimizer | None = None
     epochs: Positive | None = None
     # For rows of `continued`.
-    start: str = "static"  # the run whose weights it starts from
+    start: Name = "static"  # the run whose weights it starts from
     data: DatasetName | None = None  # the set that it trains on; None: data.finetune
 
     @model_validator(mode="after")
@@ -229,16 +236,16 @@ class Evaluate(Block):
 class Params(Block):
     """A params file with its profile merged in. A file needs only the stages that it runs."""
 
-    profile: str
-    runs: list[str]
+    profile: Name
+    runs: list[Name]
     baselines: list[Literal["chance", "centre-prior", "spectral-residual", "human"]] = []
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     data: Data
     model: Model
-    tune: dict[str, Tune] = {}
+    tune: dict[Name, Tune] = {}
     finetune: Finetune | None = None  # with placements, never None
-    placements: dict[str, Placement] = {}  # `from_dict` adds the rows of `continued`
-    continued: dict[str, Placement] = {}
+    placements: dict[Name, Placement] = {}  # `from_dict` adds the rows of `continued`
+    continued: dict[Name, Placement] = {}
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
 
@@ -309,7 +316,7 @@ def _one_line(error: ValidationError, path: Path) -> str:
         reason = _nearest(str(value), first["ctx"]["expected"].split("'")[1::2])
     if isinstance(value, str) and kind.startswith("float"):
         reason += "; YAML reads 1e-7 as text, write 1.0e-7"
-    return f"bad value {value!r} of {key} in {path} ({reason})"
+    return f"bad value {value!r:.100} of {key} in {path} ({reason})"
 
 
 def from_dict(raw: dict, path: Path = Path("params.yaml"), profile: str | None = None) -> Params:
@@ -336,16 +343,33 @@ def from_dict(raw: dict, path: Path = Path("params.yaml"), profile: str | None =
     return params.model_copy(update={"placements": params.placements | params.continued})
 
 
+def _loaded(text: str) -> Any:
+    """The content of a YAML file of bounded length, depth and number of parts, aliases expanded."""
+    loader, parts = yaml.SafeLoader(text), 0
+    try:
+        waiting = [root] if (root := loader.get_single_node()) else []
+        while waiting:
+            children, parts = waiting.pop().value, parts + 1
+            if max(parts, len(text)) > MOST_TEXT:
+                raise yaml.YAMLError("too long")
+            if not isinstance(children, str):
+                waiting += [n for c in children for n in (c if isinstance(c, tuple) else (c,))]
+        return loader.construct_document(root) if root else None
+    finally:
+        loader.dispose()
+
+
 def read(path: str | Path = "params.yaml", profile: str | None = None) -> Params:
     """Read a params file, with a profile of it (None: the one that the file names)."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            raw = _loaded(file.read(MOST_TEXT + 1))
     except FileNotFoundError as error:
         raise SalemaError(f"no such file: {path} (run inside a clone, or pass --params)") from error
     except OSError as error:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check --params)") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # PyYAML raises whatever its constructors fail with
         line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
         raise SalemaError(f"not YAML: {path} (see line {line})") from error
     return from_dict(raw, path, profile)

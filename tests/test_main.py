@@ -2,11 +2,14 @@
 
 import errno
 import json
+import os
 import resource
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -223,10 +226,10 @@ def test_what_exists_is_skipped_until_overwrite_says_otherwise(run, tmp_path):
         assert run("predict", "clip.mp4", "--format", form)[0] == 0
         path = tmp_path / "saliency" / name
         made = path.read_bytes()
-        path.write_bytes(b"my own")
+        path.write_bytes(other := made[:26] + b"my own")  # of maps, the head is looked at
         status, out, _ = run("predict", "clip.mp4", "--format", form)
         assert status == 1 and "exists, skipped (--overwrite" in out
-        assert path.read_bytes() == b"my own"
+        assert path.read_bytes() == other
         assert run("predict", "clip.mp4", "--format", form, "--overwrite")[0] == 0
         assert path.read_bytes() == made
 
@@ -488,6 +491,62 @@ def test_without_starter_weights_the_line_says_how_to_get_some(refused, tmp_path
     film(tmp_path / "a.mp4", ramp(2))
     monkeypatch.setattr(weights, "STARTER", tmp_path / "none.safetensors")
     assert "pass --weights FILE" in refused("predict", "a.mp4", at=None)
+
+
+# ---------------------------------------------------------------------- the process
+
+
+def test_the_end_by_sigterm_clears_up_like_ctrl_c(tmp_path, file):
+    source = film(tmp_path / "a.mp4", noise(2000, (16, 16)))
+    words = ["-m", "salema", "predict", str(source), "--weights", str(file), "--chunk", "1"]
+    words += ["--out", str(tmp_path / "maps"), "--overlay", str(tmp_path / "o.mp4")]
+    started = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
+    while not any(path.name.startswith(".o.mp4.") for path in tmp_path.iterdir()):
+        assert started.poll() is None
+        time.sleep(0.02)
+    started.send_signal(signal.SIGTERM)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 143 and "salema: stopped" in err and "Traceback" not in err
+    assert tree(tmp_path) == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "cannot use x: No space left"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied (check the path"),
+        (MemoryError(), "not enough memory"),
+        (ModuleNotFoundError("no", name="papermill"), "papermill is not installed (pip install"),
+    ],
+)
+def test_whatever_the_machine_refuses_is_one_line(refused, monkeypatch, error, line):
+    def fails():
+        raise error
+
+    monkeypatch.setattr("salema.tools.doctor.report", fails)
+    assert line in refused("doctor")
+
+
+def test_a_name_that_is_no_text_and_one_of_two_lines(tmp_path, file):
+    odd = os.fsencode(tmp_path) + b"/\xff\nb.mp4"
+    os.rename(film(tmp_path / "a.mp4", ramp(2)), odd)
+    words = [sys.executable, "-m", "salema", "predict", "--weights", file, "--out"]
+    ran = subprocess.run([*words, tmp_path / "maps", odd], capture_output=True, text=True)
+    assert "Traceback" not in ran.stderr and ran.returncode in (0, 2), ran.stderr
+    ran = subprocess.run([*words, tmp_path / "maps", odd + b"x"], capture_output=True, text=True)
+    assert ran.returncode == 2 and ran.stderr.count("\n") == 1, ran.stderr
+
+
+def test_a_name_of_250_bytes_is_no_obstacle(run, tmp_path):
+    film(tmp_path / ("x" * 250 + ".mp4"), ramp(2))
+    assert run("predict", "x" * 250 + ".mp4", "--format", "gray")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--chunk", "--every"])
+@pytest.mark.parametrize("value", ["0", "-1", "10001", "9" * 5000, "nan", "1e3"])
+def test_a_count_that_is_none_is_refused(refused, option, value):
+    words = ["predict", "a"] if option == "--chunk" else ["evaluate", "a", "--dataset", "DHF1K"]
+    assert option in refused(*words, option, value)
 
 
 # ---------------------------------------------------------------------- other commands

@@ -332,6 +332,11 @@ def test_an_unknown_placement_or_run_is_told_with_the_nearest():
         ("profiles/sample/data/evaluate", {"DHF1k": "val"}, "data.evaluate.DHF1k"),
         ("profiles/sample/data/evaluate", {"DHF1K": "vla"}, "'vla' of data.evaluate.DHF1K"),
         ("baselines", ["chanse"], "'chanse' of baselines.0"),
+        ("seed", -1, "-1 of seed"),
+        ("seed", 2**32, "of seed"),
+        ("profiles/sample/model/size", [8192, 8192], "at most 2097152 pixels"),
+        ("placements/ema7; touch X", RAW["placements"]["ema30"], "ema7; touch X"),
+        ("runs", [*RAW["runs"], "$(touch X)"], "$(touch X)"),
         ("profiles/sample", [], "profiles.sample"),
         ("profiles/sample", None, "profiles.sample"),
         ("profiles/sample", "much", "profiles.sample"),
@@ -463,3 +468,48 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path):
         params.read(tmp_path / "params.yaml")
     with pytest.raises(SalemaError, match="cannot read"):
         params.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../x", "a b", "a;b", "$(x)", "-rf", "", "x\n", "a/b", "é", "."]
+)
+def test_a_profile_whose_name_is_no_plain_word_is_refused(name):
+    raw = changed("profile", name)
+    raw["profiles"][name] = raw["profiles"]["sample"]
+    assert "profile" in told(raw)
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n"
+    for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 10)}]}}\n"
+    for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [BOMB, MERGES, "[" * 5000, "a: &a [*a]", "? {a: 1}\n: 2", "x: " + "y" * 200_000,
+     "!!python/object/apply:os.system [ls]", "? [1]\n: 2", "a: !!timestamp 99-99", "{<<: 1}",
+     "a: 2001-99-99", "a: !!binary ]", "a: !!int x", "a: !!float x", "1: 2"],
+)  # fmt: skip
+def test_hostile_yaml_is_one_line_at_once(tmp_path, text):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(SalemaError) as raised:
+        params.read(path)
+    assert "\n" not in str(raised.value) and len(str(raised.value)) < 1000
+
+
+def test_a_device_without_an_end_is_no_params_file():
+    with pytest.raises(SalemaError, match="/dev/zero"):
+        params.read("/dev/zero")
+
+
+def test_aliases_and_merges_of_a_usual_size_are_read(tmp_path):
+    path = tmp_path / "params.yaml"
+    raw = FILE.read_text(encoding="utf-8")
+    path.write_text(f"{raw}\n  copy: &copy\n    data: {{}}\n  more:\n    <<: *copy\n")
+    assert params.read(path) == params.read(FILE)

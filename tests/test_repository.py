@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -26,7 +27,7 @@ README = PAGES["README.md"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-TARGETS = ("study", "test", "lint", "bench", "lab", "sample", "starter")
+TARGETS = ("study", "test", "fuzz", "lint", "bench", "lab", "sample", "starter")
 
 
 # ---------------------------------------------------------------------- README and docs
@@ -158,6 +159,32 @@ def test_the_gate_and_the_workflow_run_the_readmes_two_commands():
     for path in (".ci/run", ".github/workflows/ci.yml"):
         text = (ROOT / path).read_text(encoding="utf-8")
         assert "make test" in text and "make study" in text
+
+
+def test_the_workflow_may_only_read_the_repository():
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("found", ["", "schema: '2.0'\nstages:\n  a: [", "schema: '2.0'\n", None])
+def test_make_study_restores_a_lock_file_that_a_kill_broke_off(tmp_path, found):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    python, lock = tmp_path / ".venv/bin/python", tmp_path / "dvc.lock"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\ncase "$1" in -m) ;; *) exec {sys.executable} "$@" ;; esac\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv/installed").touch()
+    lock.write_text("schema: '2.0'\nstages: {}\n")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for words in (["init", "-q"], ["add", "dvc.lock"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    good = lock.read_text()
+    lock.write_text(good if found is None else found)
+    ran = subprocess.run(["make", "study"], cwd=tmp_path, capture_output=True, text=True)
+    assert lock.read_text() == good
+    assert ("dvc.lock was broken off" in ran.stdout) == (found is not None)
 
 
 def test_an_old_python_is_told_so_in_one_line():

@@ -72,8 +72,8 @@ class Clip:
             listed = [files.names for files in (self.map_files, self.fixation_files) if files]
             return sum(any(names) for names in zip(*listed, strict=True))
         covered = np.zeros(self.n_frames, bool)
-        for first, stop in self.points[:, 3:].astype(int):
-            covered[max(first, 0) : max(stop, 0)] = True
+        for first, stop in np.clip(self.points[:, 3:], 0, self.n_frames).astype(int):
+            covered[first:stop] = True
         return int(covered.sum())
 
     @cached_property

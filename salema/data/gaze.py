@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from salema.files import SalemaError
+from salema.files import MOST_PIXELS, SalemaError, one_line
 from salema.media.image import read_gray
 
 Size = tuple[int, int]  # (H, W) in pixels
@@ -58,13 +58,11 @@ def load_mat(path: Path) -> dict:
     try:
         from scipy.io import loadmat
 
-        return loadmat(path)
+        # Version 7.3 is HDF5, which SciPy does not read.
+        with one_line(f"unreadable MATLAB file: {path} (save it with -v7, or copy it again)"):
+            return loadmat(path)
     except ImportError as error:
         raise SalemaError(f"{path.name} needs SciPy (pip install 'salema[data]')") from error
-    except NotImplementedError as error:
-        raise SalemaError(f"MATLAB v7.3 file: {path} (save it again with -v7)") from error
-    except Exception as error:  # SciPy raises whatever its parser fails with
-        raise SalemaError(f"unreadable MATLAB file: {path} (copy it again)") from error
 
 
 def read_fixations(path: Path, size: Size) -> np.ndarray:
@@ -77,7 +75,7 @@ def read_fixations(path: Path, size: Size) -> np.ndarray:
     else:
         variables = load_mat(path)
         points, of = (_observers if "gaze" in variables else _matrix)(variables, path)
-    if of != size:  # scales the centres of the pixels
+    if of != size and len(points):  # scales the centres of the pixels
         points[:, :2] = (points[:, :2] + 0.5) * (size[1] / of[1], size[0] / of[0])
     return points[inside(points, size)]
 
@@ -98,11 +96,11 @@ def _matrix(variables: dict, path: Path) -> tuple[np.ndarray, Size]:
 def _observers(variables: dict, path: Path) -> tuple[np.ndarray, Size]:
     """SALICON, 2015 and 2017: `gaze(n).fixations` is (N, 2) x, y counted from 1."""
     points = [np.empty((0, 3))]
-    try:
+    with one_line(f"no SALICON fixations in {path} (copy it again)"):
         for observer, entry in enumerate(variables["gaze"].ravel()):
             xy = np.asarray(entry["fixations"], float).reshape(-1, 2) - 1
             points.append(np.column_stack([xy, np.full(len(xy), float(observer))]))
         rows, columns = np.asarray(variables.get("resolution", (480, 640)), int).ravel()
-    except (ValueError, IndexError, TypeError) as error:
-        raise SalemaError(f"no SALICON fixations in {path} (copy it again)") from error
+    if not (0 < rows <= MOST_PIXELS and 0 < columns <= MOST_PIXELS):
+        raise SalemaError(f"resolution {rows} x {columns} in {path} (copy it again)")
     return np.concatenate(points), (int(rows), int(columns))

@@ -8,7 +8,7 @@ import numpy as np
 from salema.data.clip import Files
 from salema.data.gaze import load_mat
 from salema.data.listing import PICTURES, Search, files_in, numbered
-from salema.files import SalemaError
+from salema.files import one_line
 
 STIMULI = Path("data", "stimuli")  # the pictures of OSIE and NUSScene
 
@@ -49,15 +49,13 @@ def osie(search: Search) -> None:
     """`data/stimuli/1001.jpg` and `data/eye/fixations.mat`: image -> observers -> x, y."""
     table = search.folder / "data" / "eye" / "fixations.mat"
     points = {}
-    try:
+    with one_line(f"no OSIE fixations in {table} (copy it again)"):
         for entry in load_mat(table)["fixations"].ravel():
             image = entry["img"].flat[0].flat[0]
             subjects = entry["subjects"].flat[0].ravel()
             points[Path(str(image)).stem] = _join(
                 (subject["fix_x"].flat[0], subject["fix_y"].flat[0]) for subject in subjects
             )
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise SalemaError(f"no OSIE fixations in {table} (copy it again)") from error
     _add(search, table, points)
 
 
@@ -66,16 +64,14 @@ def nusscene(search: Search) -> None:
     table = search.folder / "data" / "tidy" / "fixations.mat"
     images = numbered(files_in(search.folder / STIMULI, PICTURES))
     points = {}
-    try:
+    reason = f"does not belong to the {len(images)} images in {STIMULI.as_posix()}"
+    with one_line(f"{table} {reason} (copy both again)"):
         cells = load_mat(table)["fixations"]
         complete = len(images) == len(cells)
         for index, (number, name) in enumerate(images.items()):
             # Rows are in the order of the names; where images are missing, row k is image k + 1.
             row = cells[index if complete else number - 1]
             points[Path(name).stem] = _join((c[:, 1], c[:, 0]) if c.size else ((), ()) for c in row)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        reason = f"does not belong to the {len(images)} images in {STIMULI.as_posix()}"
-        raise SalemaError(f"{table} {reason} (copy both again)") from error
     _add(search, table, points)
 
 

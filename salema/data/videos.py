@@ -1,5 +1,6 @@
 """Video sets: DHF1K, Hollywood-2, UCF-sports, other (a file per frame) and HEVC33 (a table)."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,8 @@ import numpy as np
 from salema.data.clip import Files
 from salema.data.gaze import Size
 from salema.data.listing import PICTURES, VIDEOS, Search, files_in, folders_in, numbered
-from salema.files import SalemaError
-from salema.media.image import natural
+from salema.files import SalemaError, one_line
+from salema.media.image import MOST_BYTES, natural
 
 
 def dhf1k(search: Search) -> None:
@@ -146,35 +147,37 @@ def read_table(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of the videos, and rows (N, 6): subject, video (both from 1), ms, ms, x, y."""
     try:
         import h5py
-
-        with h5py.File(path) as file:
-            top = file["video_database"]
-            rows = top["fixdata"][()].T  # MATLAB writes columns first
-            names = [
-                "".join(map(chr, file[reference][()].ravel())).replace(" ", "")
-                for reference in top["video_names_list"][()].ravel()
-            ]
     except ImportError as error:
         raise SalemaError(f"{path.name} needs h5py (pip install 'salema[data]')") from error
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise SalemaError(f"no HEVC33 fixations in {path} (copy it again)") from error
+    with one_line(f"no HEVC33 fixations in {path} (copy it again)"), h5py.File(path) as file:
+        top = file["video_database"]
+        rows = _numbers(top["fixdata"]).T.astype(float)  # MATLAB writes columns first
+        names = [
+            "".join(map(chr, _numbers(file[reference]).ravel())).replace(" ", "")
+            for reference in _numbers(top["video_names_list"]).ravel()
+        ]
     if rows.ndim != 2 or rows.shape[1] != 6:
         raise SalemaError(f"no HEVC33 fixations in {path} (expected rows of 6, copy it again)")
-    return names, rows.astype(float)
+    if odd := [name for name in names if not re.fullmatch(r"[^/\\\0-\x1f]{1,200}", name)]:
+        raise SalemaError(f"a video called {odd[0][:50]!r} in {path} (copy it again)")
+    return names, rows
+
+
+def _numbers(dataset) -> np.ndarray:
+    """All of an HDF5 data set. A small file may promise one that would fill the memory."""
+    if dataset.nbytes > MOST_BYTES:
+        raise ValueError(f"{dataset.nbytes} bytes")
+    return dataset[()]
 
 
 def probe(path: Path) -> tuple[int, float | None, Size]:
     """Frames (packets, counted without decoding), frames per second and (H, W) of a video."""
-    import av
+    from salema.media.read import opened
 
-    try:
-        with av.open(f"file:{path}") as container:
-            stream = container.streams.video[0]
-            count = sum(packet.size > 0 for packet in container.demux(stream))
-            rate = stream.average_rate or stream.guessed_rate
-            size = (stream.codec_context.height, stream.codec_context.width)
-    except (av.error.FFmpegError, IndexError, OSError) as error:
-        raise SalemaError(f"not a video: {path} (copy it again)") from error
+    with one_line(f"not a video: {path} (copy it again)"), opened(path) as (container, stream):
+        count = sum(packet.size > 0 for packet in container.demux(stream))
+        rate = stream.average_rate or stream.guessed_rate
+        size = (stream.codec_context.height, stream.codec_context.width)
     if not count or not all(size):
         raise SalemaError(f"not a video: {path} (no frames in it)")
     return count, float(rate) if rate else None, size

@@ -10,13 +10,14 @@ import numpy as np
 
 from salema.files import SalemaError, atomic
 from salema.media.image import fit
-from salema.media.read import FALLBACK_FPS
+from salema.media.read import FALLBACK_FPS, OPTIONS
 from salema.media.write import Video, Write, container, picture, to_byte
 from salema.params import choose
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)  # Hz
 SECONDS_BETWEEN_KEYS = 2  # a player can jump to any key frame
+LARGEST = 16384  # pixels of a side, in H.264
 
 
 def color_table(name: str) -> np.ndarray:
@@ -60,6 +61,8 @@ def overlay(
     suffix, lut = path.suffix.lower(), color_table(colormap)
     if suffix != ".mp4" and suffix not in PICTURES:
         raise SalemaError(f"unknown kind of overlay: {path} (name it .mp4, .png or .jpg)")
+    if suffix == ".mp4" and max(size) > LARGEST:
+        raise SalemaError(f"a side above {LARGEST} pixels, for {path} (leave --overlay out)")
     if not 0 <= opacity <= 1:
         raise SalemaError(f"opacity must be from 0 to 1, and not {opacity}")
     with _picture(path) if suffix in PICTURES else _film(path, size, fps, audio_from) as put:
@@ -107,8 +110,8 @@ def _sound(path: str | Path | None, output) -> Iterator[Callable[[float], None]]
     with ExitStack() as stack:
         if path is not None:
             with suppress(av.error.FFmpegError):
-                options = {"protocol_whitelist": "file"}
-                source = stack.enter_context(av.open(f"file:{path}", options=options))
+                source = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
+                stack.enter_context(source)
                 start = (source.start_time or 0) / av.time_base
                 for stream in source.streams.audio:
                     if stream.codec_context is not None and stream.codec_context.sample_rate:
@@ -119,23 +122,45 @@ def _sound(path: str | Path | None, output) -> Iterator[Callable[[float], None]]
         def until(seconds: float) -> None:
             nonlocal ahead
             while ahead is not None and float(ahead.dts * ahead.time_base) - start < seconds:
-                _mux(ahead, start, output, *tracks[ahead.stream])
+                with suppress(ValueError):  # times that go back: a moment of silence
+                    _mux(ahead, start, output, *tracks[ahead.stream])
                 ahead = next(packets, None)
 
         yield until
-        for stream, copied in tracks.values():
-            if not copied:
-                output.mux(stream.encode(None))
+        for stream, steady in tracks.values():
+            if steady:
+                with suppress(ValueError):
+                    output.mux(stream.encode(None))
 
 
 def _add_track(stream, output) -> tuple:
-    """A stream of the output for one of the source, and whether packets are copied to it."""
+    """A stream of the output for one of the source, and `_steady`; None: packets are copied."""
     name, rate = stream.codec_context.codec.canonical_name, stream.codec_context.sample_rate
     if name == "aac" or (name == "mp3" and rate >= 16000):  # mp4 takes no slower MP3
-        return output.add_stream_from_template(stream), True
+        return output.add_stream_from_template(stream), None
     layout = "mono" if stream.codec_context.channels == 1 else "stereo"
     rate = rate if rate in AAC_RATES else AAC_RATES[0]
-    return output.add_stream("aac", rate=rate, layout=layout), False
+    return output.add_stream("aac", rate=rate, layout=layout), _steady()
+
+
+def _steady() -> Callable:
+    """Gives a function that brings sound frames to the format of the first one, as a list."""
+    resamplers: dict[tuple, av.AudioResampler | None] = {}  # the first format needs none
+
+    def bring(frame) -> list:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind not in resamplers:
+            first = next(iter(resamplers), None)
+            resamplers[kind] = av.AudioResampler(*first) if first else None
+        if (resampler := resamplers[kind]) is None:
+            return [frame]
+        parts = resampler.resample(frame)
+        for part in parts:
+            part.pts = round(part.pts * part.time_base / frame.time_base)
+            part.time_base = frame.time_base
+        return parts
+
+    return bring
 
 
 def _packets(source, tracks) -> Iterator:
@@ -145,8 +170,8 @@ def _packets(source, tracks) -> Iterator:
             yield from (packet for packet in source.demux(*tracks) if packet.dts is not None)
 
 
-def _mux(packet, start: float, output, stream, copied: bool) -> None:
-    if copied:
+def _mux(packet, start: float, output, stream, steady: Callable | None) -> None:
+    if steady is None:
         shift = round(start / packet.time_base)
         packet.pts = (packet.dts if packet.pts is None else packet.pts) - shift
         packet.dts -= shift
@@ -158,4 +183,5 @@ def _mux(packet, start: float, output, stream, copied: bool) -> None:
         frames = packet.decode()
     for frame in frames:
         frame.pts -= round(start / frame.time_base)
-        output.mux(stream.encode(frame))
+        for part in steady(frame):
+            output.mux(stream.encode(part))

@@ -16,10 +16,15 @@ import av
 import cv2
 import numpy as np
 
-from salema.files import SalemaError
+from salema.files import MOST_PIXELS, SalemaError
 from salema.media.image import IMAGES, fit, natural, over_black, quiet, read_image
+from salema.media.whole import cut_short, lost_frames
 
 FALLBACK_FPS = 25.0  # of a source that does not report its own
+# Some formats only name the files that hold the pictures, or draw a text: they are not opened.
+NAMING = {"concat", "concatf", "dash", "hls", "imf", "image2", "sdp", "tty", "vobsub", "lavfi"}
+OPTIONS = {"protocol_whitelist": "file"}
+OPTIONS["format_whitelist"] = ",".join(sorted(av.formats_available - NAMING))
 Picture = tuple[np.ndarray, str | None, float | None]  # the image, its name, its time
 
 
@@ -46,17 +51,21 @@ class Source:
     fps: float | None = None  # frames per second, on average; None for images
     hint: int | None = None  # the number of frames that the header promises, which may be wrong
     stopped: str | None = None  # afterwards, what is missing: "broken packet after 57 frames"
+    names: frozenset[str] | None = None  # those of the frames, where they are files
 
     def __iter__(self) -> Iterator[Frame]:
-        self.stopped = None
-        for number, (image, name, moment) in enumerate(self.decode(self), 1):
-            image = np.ascontiguousarray(fit(image, self.size))
-            yield Frame(image, name or f"{number:05d}", moment)
+        self.stopped, number = None, 0
+        try:
+            for number, (image, name, moment) in enumerate(self.decode(self), 1):
+                image = np.ascontiguousarray(fit(image, self.size))
+                yield Frame(image, name or f"{number:05d}", moment)
+        except OSError as error:  # of reading, and not of whoever uses the frames
+            self.stopped = f"cannot be read after {number} frames: {error.strerror or error}"
 
 
 def open(source: str | Path | int) -> Source:
     """The frames of a video file, a folder of images, an image, or a camera (`camera:0`, 0)."""
-    if camera := re.fullmatch(r"camera:(\d+)", str(source)):
+    if camera := re.fullmatch(r"camera:(\d{1,4})", str(source)):
         source = int(camera[1])
     if isinstance(source, int):
         return _camera(source)
@@ -70,9 +79,14 @@ def open(source: str | Path | int) -> Source:
             raise SalemaError(f"not a file or a folder: {path} (give a video, images or camera:0)")
         if path.stat().st_size == 0:
             raise SalemaError(f"empty file: {path} (0 bytes; copy or download it again)")
-        return _images(path.stem, [path]) if path.suffix.lower() in IMAGES else _video(path)
+        return _images(_name(path), [path]) if path.suffix.lower() in IMAGES else _video(path)
     except OSError as error:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check the path)") from error
+
+
+def _name(path: Path) -> str:
+    """The name without the suffix; of "..mp4" the whole, as "." names a folder of output."""
+    return path.stem if path.stem.strip(".") else path.name
 
 
 def _folder(folder: Path) -> Source:
@@ -85,7 +99,7 @@ def _folder(folder: Path) -> Source:
         if (twin := stems.setdefault(path.stem, path)) is not path:
             both = f"{twin.name} and {path.name}"
             raise SalemaError(f"one frame twice in {folder}: {both} (keep one of them)")
-    return _images(folder.resolve().name, paths)
+    return _images(folder.resolve().name or "root", paths)
 
 
 def _images(name: str, paths: list[Path]) -> Source:
@@ -98,7 +112,8 @@ def _images(name: str, paths: list[Path]) -> Source:
                 return
             yield image, path.stem, None
 
-    return Source(name, read_image(paths[0]).shape[:2], decode, hint=len(paths))
+    names = frozenset(path.stem for path in paths)
+    return Source(name, read_image(paths[0]).shape[:2], decode, hint=len(paths), names=names)
 
 
 def _camera(index: int) -> Source:
@@ -135,24 +150,27 @@ def _video(path: Path) -> Source:
 
     def decode(source: Source) -> Iterator[Picture]:
         broken: list[int] = []
-        done, before = 0, -1.0
+        done, before, picture = 0, -1.0, None
         with opened(path) as (container, stream):
             for picture in _pictures(container, stream, broken):
                 moment = _seconds(picture, container, stream, done / fps)
                 before = moment if moment > before else before + 1 / fps
                 done += 1
                 yield _rgb(picture, turn), None, before
-            kind = container.format.name
-            # A byte stream has no length to compare with, but its last picture is marked.
-            cut = cut_short(path, kind) or (kind.startswith("mpeg") and picture.is_corrupt)
-        if cut:
+            kind, promised = container.format.name, stream.frames
+        # A byte stream has no length to compare with, but its last picture is marked.
+        last = picture is not None and kind.startswith("mpeg") and picture.is_corrupt
+        if last or cut_short(path, kind):
             source.stopped = f"file cut short after {done} frames"
         elif broken:
             what = f"{len(broken)} broken packets" if len(broken) > 1 else "broken packet"
             total = f", {done} frames in all" if done > broken[0] else ""
             source.stopped = f"{what} after {broken[0]} frames{total}"
+        elif lost_frames(path, kind, done, promised):
+            what = "file damaged: frames are lost, and later ones have too low numbers"
+            source.stopped = f"{what}; {done} frames in all"
 
-    return Source(path.stem, _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
+    return Source(_name(path), _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
 
 
 def maps(path: str | Path) -> Iterator[np.ndarray]:
@@ -160,6 +178,8 @@ def maps(path: str | Path) -> Iterator[np.ndarray]:
     with opened(Path(path)) as (container, stream):
         if cut_short(Path(path), container.format.name):
             raise SalemaError(f"maps cut short: {path} (predict or copy it again)")
+        if lost_frames(Path(path), container.format.name, -1, 0):
+            raise SalemaError(f"broken maps: {path} (predict or copy it again)")
         try:
             for picture in container.decode(stream):
                 deep = picture.format.components[0].bits > 8
@@ -173,13 +193,23 @@ def maps(path: str | Path) -> Iterator[np.ndarray]:
 def opened(path: Path) -> Iterator[tuple]:
     """The container and its best video stream. Only this file is read, whatever it names."""
     try:
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        # Titles may be in any encoding: they are not used.
+        container = av.open(f"file:{path}", options=OPTIONS, metadata_errors="replace")
     except (av.error.FFmpegError, OSError) as error:
-        raise SalemaError(f"not a video: {path} ({error.strerror.lower()})") from error
+        reason = (error.strerror or str(error)).lower()
+        raise SalemaError(f"not a video: {path} ({reason})") from error
     with container:
         stream = container.streams.best("video")
-        if stream is None or container.format.name == "tty":  # FFmpeg would draw a text
+        if stream is None:
             raise SalemaError(f"not a video: {path} (it holds no pictures)")
+        if (context := stream.codec_context) is None:
+            raise SalemaError(f"no decoder for {path} (convert it, to H.264 for example)")
+        if context.width * context.height > MOST_PIXELS:
+            size = f"{context.width} x {context.height}"
+            raise SalemaError(f"{path} has {size} pixels, above {MOST_PIXELS} (make it smaller)")
+        context.options = {"max_pixels": str(MOST_PIXELS)}
+        if stream.codec.intra_only:  # the rotation of the file counts, and not that of EXIF in it
+            context.options |= {"side_data_prefer_packet": "displaymatrix"}
         # Frame threads lose what is in flight when the last packets are broken, and hide
         # the error: the number of frames would depend on the number of cores.
         stream.thread_type = "SLICE"
@@ -188,19 +218,22 @@ def opened(path: Path) -> Iterator[tuple]:
 
 def _pictures(container, stream, broken: list[int]) -> Iterator[av.VideoFrame]:
     """Decoded pictures; `broken` gets the number of frames before each bad packet."""
-    done = 0
-    # Where packets are cut out of a byte stream the flag says little about this one.
-    exact = not container.format.name.startswith("mpeg")
+    # Other codecs have delay, or packets without a picture to show.
+    done, instant = 0, stream.codec.intra_only and stream.codec.delay is False
     try:
         for packet in container.demux(stream):
-            if exact and packet.is_corrupt:  # the file ended within it
+            if packet.is_corrupt:
                 broken.append(done)
-                continue
+                # Else the file ended within it; a byte stream lost a part of it or before it.
+                if not container.format.name.startswith("mpeg"):
+                    continue
             try:
                 pictures = packet.decode()
             except av.error.FFmpegError:
                 broken.append(done)
                 continue
+            if instant and packet.size and not pictures:  # refused without an error
+                broken.append(done)
             done += len(pictures)
             yield from pictures
     except av.error.FFmpegError:  # the demuxer gave up; the decoder may hold some pictures
@@ -221,7 +254,11 @@ def _seconds(picture: av.VideoFrame, container, stream, counted: float) -> float
 def _display_matrix(first: av.VideoFrame) -> tuple[int, ...]:
     """a, b, 0, c, d of how the pictures are to be turned: x' = a x + c y, y' = b x + d y."""
     # Side data of every picture would keep them all in memory until the garbage collector runs.
-    matrix = first.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = first.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know EXIF, which is there too
+        quarters = [(1, 0, 0, 0, 1), (0, -1, 0, 1, 0), (-1, 0, 0, 0, -1), (0, 1, 0, -1, 0)]
+        return quarters[round(first.rotation / 90) % 4]
     return (1, 0, 0, 0, 1) if matrix is None else struct.unpack("=5i", bytes(matrix)[:20])
 
 
@@ -234,39 +271,3 @@ def _rgb(picture: av.VideoFrame, turn: tuple[int, ...]) -> np.ndarray:
     if abs(b) > abs(a):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def cut_short(path: Path, kind: str) -> bool:
-    """Whether the file ends before its outermost boxes do (AVI, MP4, MOV, MKV, WebM, GIF)."""
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        if kind == "gif":
-            file.seek(-min(total, 64), 2)
-            return not file.read().rstrip(b"\0").endswith(b";")
-        if kind.startswith("matroska"):
-            return _segment_end(file.read(4096)) > total
-        at = 0
-        while at + 8 <= total:
-            file.seek(at)
-            head = file.read(16)
-            size = 0
-            if kind == "avi" and head[:4] == b"RIFF":
-                inner = int.from_bytes(head[4:8], "little")
-                size = inner + 8 if 0 < inner < 0xFFFFFEF8 else 0
-            elif kind.startswith("mov") and head[4:8].isalnum():
-                size = int.from_bytes(head[:4], "big")
-                size = int.from_bytes(head[8:16], "big") if size == 1 else size
-            if size < 8:  # to the end of the file, or not ours to judge
-                return False
-            at += size
-    return at > total + 16  # some writers count their own header twice
-
-
-def _segment_end(head: bytes) -> int:
-    """Where Matroska's segment says it ends; 0 where it does not say."""
-    at = head.find(b"\x18\x53\x80\x67") + 4
-    if at < 4 or at >= len(head) or not head[at]:
-        return 0
-    length = 9 - head[at].bit_length()
-    size = int.from_bytes(head[at : at + length], "big") & ((1 << 7 * length) - 1)
-    return 0 if size == (1 << 7 * length) - 1 else at + length + size

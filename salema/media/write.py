@@ -33,7 +33,8 @@ def min_max(map: np.ndarray) -> np.ndarray:
     """Stretches a finite map of any scale to exactly [0, 1], float32; a flat map gives zeros."""
     low, high = float(map.min()), float(map.max())
     if not np.isfinite(high - low):
-        raise ValueError(f"a map must be finite, and this one goes from {low} to {high}")
+        what = f"a map must be finite, and this one goes from {low} to {high}"
+        raise SalemaError(f"{what} (are the weights broken? or pass --precision fp32)")
     if high == low:
         return np.zeros(map.shape, np.float32)
     return ((map - low) / (high - low)).astype(np.float32, copy=False)

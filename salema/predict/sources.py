@@ -7,8 +7,8 @@ import json
 import re
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -26,6 +26,8 @@ from salema.media.write import Write
 from salema.params import Params, choose
 from salema.predict.load import load
 from salema.predict.predictor import Predictor
+
+CHUNK_BYTES = 128 * 2**20  # of the frames that are computed or written together
 
 Images = Iterable[np.ndarray]
 Pairs = Iterable[tuple[Frame, np.ndarray]]  # frames with their maps
@@ -53,16 +55,19 @@ class Output:
 def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool = False) -> int:
     """Write every map to every output, in a thread that follows; returns how many.
 
-    Maps are stretched to [0, 1] first, except for raw outputs. An interruption ends an
-    `endless` source and keeps its maps; any other error leaves no output.
+    Maps are stretched to [0, 1] first, except for raw outputs; if all are flat, a line warns. An
+    interruption ends an `endless` source and keeps its maps; any other error leaves no output.
     """
-    done = 0
+    done, flat = 0, 0
     with ExitStack() as stack:
         writes = [(stack.enter_context(writer), raw) for writer, raw in outputs]
 
         def write_all(saliency: np.ndarray, frame: Frame) -> None:
+            nonlocal flat
+            stretched = write.min_max(saliency)
+            flat += not stretched.any()
             for put, raw in writes:
-                put(saliency if raw else write.min_max(saliency), frame)
+                put(saliency if raw else stretched, frame)
 
         hand_over = stack.enter_context(behind(write_all, depth))
         try:
@@ -74,7 +79,20 @@ def _save(name: str, pairs: Pairs, outputs: Outputs, depth: int, endless: bool =
                 raise
         if done == 0:
             raise SalemaError(f"no frame could be read: {name} (check the source)")
+    if flat == done:
+        print(f"{name}: all {done} maps are flat; are the weights broken?", file=sys.stderr)
     return done
+
+
+@contextmanager
+def bounded(predictor: Predictor, size: tuple[int, int]) -> Iterator[None]:
+    """Inside, chunks of frames of this (H, W) stay below `CHUNK_BYTES`: no map depends on it."""
+    asked = predictor.chunk
+    predictor.chunk = max(1, min(asked, CHUNK_BYTES // (3 * size[0] * size[1])))
+    try:
+        yield
+    finally:
+        predictor.chunk = asked
 
 
 def predict_sources(predictor: Predictor, names: list[str], output: Output) -> int:
@@ -96,7 +114,8 @@ def predict_sources(predictor: Predictor, names: list[str], output: Output) -> i
             print(f"{name}: {existing[0]} exists, skipped (--overwrite replaces it)")
             status = 1
             continue
-        done = _predict_source(predictor, name, source, targets, output)
+        with bounded(predictor, source.size):
+            done = _predict_source(predictor, name, source, targets, output)
         where = ", ".join(str(path) for path in targets.values())
         if source.stopped:
             print(f"{name}: {source.stopped}; {done} maps kept in {where}", file=sys.stderr)
@@ -130,7 +149,7 @@ def _predict_source(
 ) -> int:
     outputs: Outputs = []
     if "maps" in targets:
-        _only_maps(targets["maps"])
+        _only_maps(targets["maps"], source.names)
         size = source.size if output.size == "source" else predictor.size
         maps = write.open(targets["maps"], output.form, size, source.fps, replace=True)
         outputs.append((maps, output.form == "npy"))
@@ -149,11 +168,21 @@ def _predict_source(
     return done
 
 
-def _only_maps(path: Path) -> None:
-    """Check that a folder which would be replaced holds nothing else."""
+def _only_maps(path: Path, names: Collection[str] | None) -> None:
+    """Check that a folder which would be replaced holds maps only.
+
+    They are gray PNG files called by the names of the frames; None: by numbers.
+    """
     for item in path.iterdir() if path.is_dir() else []:
-        if item.suffix != ".png":
-            raise SalemaError(f"{path} holds {item.name} too (choose another --out)")
+        named = item.stem in names if names else item.stem.isdecimal()
+        if not (named and item.suffix == ".png" and item.is_file() and _is_gray(item)):
+            what = f"{path} holds {item.name}, which is not one of these maps"
+            raise SalemaError(f"{what} (choose another --out)")
+
+
+def _is_gray(png: Path) -> bool:
+    with png.open("rb") as file:
+        return file.read(26)[25:] == b"\0"
 
 
 def predict_run(params: Params, run: str) -> Path:
@@ -225,7 +254,7 @@ def predict_dataset(
         if path.exists() and not overwrite:
             skipped += 1
             continue
-        _only_maps(path)
+        _only_maps(path, clip.frame_names)
         try:
             frames += predict_clip(predictor, clip, _readable(clip), path, form)
             made += 1
@@ -274,7 +303,7 @@ def submission(folder: Path, clips: list[Clip], path: Path) -> None:
 
 def numbers(text: str) -> range:
     """The range of "601-700" (or "601"), both ends included."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", text.strip())
     if not match or int(match[2] or match[1]) < int(match[1]):
         raise SalemaError(f"bad range --videos {text} (write 601-700; both ends count)")
     return range(int(match[1]), int(match[2] or match[1]) + 1)

@@ -79,7 +79,7 @@ def _array(path: Path, clip: Clip) -> Iterator[np.ndarray]:
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
         maps = maps[None] if maps.ndim == 2 and clip.n_frames == 1 else maps
-    except (OSError, ValueError, EOFError, AttributeError) as error:
+    except Exception as error:  # NumPy raises whatever its parser fails with
         raise SalemaError(f"no array of numbers in {path} (predict this clip again)") from error
     if maps.ndim != 3 or maps.dtype.kind not in "fiu":
         shape = f"{maps.dtype} {maps.shape}, not maps (T, H, W)"

@@ -10,20 +10,19 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 import salema
-from salema.files import SalemaError, atomic
+from salema.files import SalemaError, atomic, scratch
 from salema.media import read, write
 from salema.media.image import fit
 from salema.media.overlay import blend, color_table, overlay
 from salema.media.read import Frame, Source
 from salema.predict.predictor import Predictor
-from salema.predict.sources import Output
+from salema.predict.sources import Output, bounded
 
 LONGEST = 640  # pixels of a pane's longer side
 THUMBNAILS, THUMBNAIL_WIDTH = 12, 240
@@ -87,11 +86,10 @@ def page(predictor: Predictor, source: str, out: Path, output: Output) -> str | 
     if re.fullmatch(r"camera:\d+", source):
         raise SalemaError(f"no page of a camera: {source} (record it first, then view the file)")
     panes = _Panes(read.open(source), color_table(output.colormap), output.opacity)
-    with atomic(out) as part, TemporaryDirectory(prefix=f".{out.name}.", dir=part.parent) as folder:
-        film = Path(folder) / "film.mp4"
-        shown = panes.encode(film, predictor, output.shot_reset)
+    with atomic(out) as part, scratch(part.with_name("film.mp4")) as film:
+        with bounded(predictor, panes.source.size):
+            shown = panes.encode(film, predictor, output.shot_reset)
         if len(panes.times) == 1:
-            film = film.with_suffix(".png")
             film.write_bytes(write.picture(shown, ".png"))
         _write(part, film, _fields(panes, predictor))
     return panes.source.stopped

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import trees
 from scipy.ndimage import gaussian_filter
 
 from salema.data import blur, sigma
-from salema.data.gaze import fixation_counts
+from salema.data.gaze import fixation_counts, read_fixations
+from salema.files import SalemaError
 
 
 def test_points_outside_or_nan_hit_nothing():
@@ -65,3 +67,26 @@ def test_counts_on_a_grid_keep_every_fixation():
     assert counts.dtype == np.uint8 and counts.sum() == 4
     assert counts[0, 0] == 2 and counts[2, 3] == 2
     assert fixation_counts(np.zeros((300, 2)), (6, 8), (3, 4))[0, 0] == 255
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 5)])
+def test_an_empty_matrix_is_no_fixation(tmp_path, shape):
+    path = trees.mat(tmp_path / "a.mat", I=np.zeros(shape))
+    assert read_fixations(path, (24, 32)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("resolution", [(0, 640), (480, -1), (2**40, 2), (np.nan, 3), "x", ()])
+def test_a_resolution_that_is_none_is_one_line(tmp_path, resolution):
+    path = trees.salicon_fixations(tmp_path / "a.mat", [[(1, 1)]], resolution=resolution)
+    with pytest.raises(SalemaError, match=r"a\.mat"):
+        read_fixations(path, (24, 32))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"gaze": 1}, {"gaze": "text"}, {"gaze": np.zeros((2, 2))}, {"x": "text"}, {}],
+    ids=str,
+)
+def test_a_mat_file_of_something_else_is_one_line(tmp_path, variables):
+    with pytest.raises(SalemaError, match=r"a\.mat"):
+        read_fixations(trees.mat(tmp_path / "a.mat", **variables), (24, 32))

@@ -401,6 +401,33 @@ def test_what_hevc33_lacks_is_reported(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("name", ["/etc/x", "../x", "a/b", "x" * 5000, ""])
+def test_a_name_in_the_table_that_is_a_path_is_refused(tmp_path, name):
+    trees.hevc33(tmp_path, [name], [(1, 1, 0, 40, 5, 6)])
+    with pytest.raises(SalemaError, match=r"video_database\.mat"):
+        load(tmp_path, "HEVC33")
+
+
+@pytest.mark.parametrize("shape", [(6, 2**40), (6, 10), (2, 3, 4)])
+def test_a_table_of_odd_numbers_is_one_line(tmp_path, shape):
+    import h5py
+
+    path = trees.hevc33(tmp_path, ["Yan"], [(1, 1, 0, 40, 5, 6)])
+    with h5py.File(path, "a") as file:
+        del file["video_database/fixdata"]
+        kind = "S4" if shape == (6, 10) else "f8"
+        file.create_dataset("video_database/fixdata", shape, kind, chunks=True, fillvalue=None)
+    with pytest.raises(SalemaError, match=r"video_database\.mat"):
+        load(tmp_path, "HEVC33")
+
+
+def test_fixations_at_impossible_times_cover_nothing(tmp_path, recwarn):
+    trees.hevc33(tmp_path, ["Yan"], [(1, 1, 1e300, 1e300, 5, 6), (1, 1, 0, 40, 5, 6)])
+    trees.video(tmp_path / "HEVC33" / "videos" / "Yan.avi", 2)
+    (clip,) = load(tmp_path, "HEVC33")
+    assert clip.annotated == 1 and not recwarn.list
+
+
 def test_an_hevc33_table_that_is_none_is_one_line(tmp_path):
     path = trees.hevc33(tmp_path, ["Yan"], [(1, 1, 0, 40, 5, 6)])
     path.write_bytes(b"not HDF5")

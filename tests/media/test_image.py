@@ -1,4 +1,8 @@
+import os
 import struct
+import subprocess
+import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -124,3 +128,162 @@ def test_a_truncated_image_prints_nothing(tmp_path, capfd):
 def test_a_picture_that_is_not_there_costs_one_line(tmp_path, reader):
     with pytest.raises(SalemaError, match=r"cannot read .*none\.png: No such file"):
         reader(tmp_path / "none.png")
+
+
+def written(path, pixels, *options):
+    """A picture in OpenCV's order, with its options."""
+    assert cv2.imwrite(str(path), pixels, options)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint32])
+@pytest.mark.parametrize("color", [False, True])
+def test_tiff_files_of_other_numbers_are_read(tmp_path, dtype, color):
+    values = np.tile(np.linspace(0, 1 if dtype().dtype.kind == "f" else 255, 64), (8, 1))
+    pixels = np.stack([0 * values, values, values / 2], 2) if color else values
+    path = written(tmp_path / "a.tif", pixels.astype(dtype))
+    expected = np.linspace(0, 255, 64)
+    seen = image.read_image(path)
+    assert seen.dtype == np.uint8 and seen.shape == (8, 64, 3)
+    assert np.abs(seen[3, :, 1] - expected).max() <= 1
+    assert np.abs(seen[3, :, 0] - expected / (2 if color else 1)).max() <= 1
+    gray = image.read_gray(path)
+    assert gray.shape == (8, 64) and gray.dtype == np.uint8
+    assert color or np.abs(gray[3] - expected).max() <= 1
+
+
+def test_a_float_picture_of_any_range_is_stretched_and_one_with_nan_is_refused(tmp_path):
+    path = written(tmp_path / "a.tif", np.float32([[-3, 0, 5]]))
+    np.testing.assert_array_equal(image.read_gray(path), [[0, 96, 255]])
+    written(path, np.float32([[-3, np.nan, 5]]))
+    with pytest.raises(SalemaError, match="not finite"):
+        image.read_image(path)
+
+
+def tiff(path, pixels, extra):
+    """An uncompressed TIFF file (H, W, 4) that says what its fourth number is."""
+    height, width, bits = *pixels.shape[:2], 8 * pixels.itemsize
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 4, 8), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, 16), (277, 3, 1, 4), (278, 4, 1, height), (279, 4, 1, pixels.nbytes)]
+    tags += [(284, 3, 1, 1), (338, 3, 1, extra)]
+    data = struct.pack("<4H", *[bits] * 4) + pixels.tobytes()
+    rows = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    end = struct.pack("<H", len(tags)) + rows + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + end)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("extra", [0, 1, 2])  # unspecified, multiplied already, straight
+def test_alpha_of_a_tiff_counts_once(tmp_path, dtype, extra):
+    top, pixels = np.iinfo(dtype).max, np.zeros((4, 6, 4), dtype)
+    pixels[:] = top // 5 if extra == 1 else top, 0, 0, top // 5
+    frame = image.read_image(tiff(tmp_path / "a.tif", pixels, extra))
+    assert (frame == (51, 0, 0)).all(), frame[0, 0]
+
+
+def chunk(kind, data):
+    body = kind + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+
+def with_chunk(png, kind, data):
+    """The PNG with a chunk more, right after its header."""
+    return png[:33] + chunk(kind, data) + png[33:]
+
+
+def exif(value):
+    return struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, value, 0, 0)
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("value", range(1, 9))
+def test_the_orientation_of_a_png_is_applied_with_and_without_alpha(tmp_path, value, alpha):
+    pixels = corners()[:, :, ::-1]
+    jpeg = cv2.imencode(".jpg", pixels)[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(with_orientation(jpeg, value))
+    if alpha:
+        pixels = np.dstack([pixels, np.full(SIZE, 255, np.uint8)])
+    png = cv2.imencode(".png", pixels)[1].tobytes()
+    path = tmp_path / "a.png"
+    path.write_bytes(with_chunk(png, b"eXIf", exif(value)))
+    seen = image.read_image(path)
+    assert quarters(seen) == quarters(image.read_image(tmp_path / "a.jpg"))
+    assert image.image_size(path) == seen.shape[:2] and seen.flags.c_contiguous
+
+
+def test_odd_chunks_of_a_png_change_nothing_and_print_nothing(tmp_path, capfd):
+    png = cv2.imencode(".png", noise(1)[0])[1].tobytes()
+    path = tmp_path / "a.png"
+    path.write_bytes(png + b"more behind the end")
+    expected = image.read_image(path)
+    np.testing.assert_array_equal(expected, noise(1)[0][:, :, ::-1])
+    for extra in (
+        chunk(b"iCCP", b"icc\0\0no profile"),
+        chunk(b"tIME", b"x"),
+        b"\0\0\0\4tEXtabcdnone",
+    ):
+        path.write_bytes(png[:33] + extra + png[33:])
+        np.testing.assert_array_equal(image.read_image(path), expected)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_png_with_a_wrong_check_sum_is_refused_and_prints_nothing(tmp_path, capfd):
+    data = bytearray(cv2.imencode(".png", noise(1)[0])[1].tobytes())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "a.png").write_bytes(data)
+    with pytest.raises(SalemaError, match="unreadable image"):
+        image.read_image(tmp_path / "a.png")
+    assert capfd.readouterr() == ("", "")
+
+
+BOMB = """
+import sys, tracemalloc
+from salema.files import SalemaError
+from salema.media import image
+try:
+    image.read_image(sys.argv[1])
+except SalemaError as error:
+    print(error)
+"""
+
+
+def test_a_small_file_that_promises_a_huge_picture_is_refused_before_it_is_decoded(tmp_path):
+    rows = zlib.compress(bytes(30_001) * 30_000, 1)
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    png = image.PNG + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(png)
+    words = [sys.executable, "-c", BOMB, str(tmp_path / "bomb.png")]
+    said = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert said.stderr == "" and "bomb.png has more than 67108864 pixels" in said.stdout
+
+
+def test_alpha_of_a_large_picture_is_the_same_in_every_row():
+    rgba = np.random.default_rng(0).integers(0, 256, (600, 3, 4), np.uint8)
+    expected = np.rint(rgba[..., :3] * (rgba[..., 3:] * np.float32(255 / 255 / 255)))
+    np.testing.assert_array_equal(image.over_black(rgba), expected.astype(np.uint8))
+
+
+def test_damage_in_a_jpeg_is_no_picture_and_prints_nothing(tmp_path, capfd):
+    data = bytearray(cv2.imencode(".jpg", noise(1)[0])[1].tobytes())
+    half = len(data) // 2
+    data[half : half + 40] = b"\xff\x9a" * 20
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(SalemaError, match="unreadable image"):
+        image.read_image(tmp_path / "a.jpg")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bytes_before_the_end_of_a_jpeg_are_no_damage(tmp_path, capfd):
+    data = cv2.imencode(".jpg", noise(1)[0])[1].tobytes()
+    (tmp_path / "a.jpg").write_bytes(data)
+    expected = image.read_image(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + b"\0\0\0\0" + data[-2:])
+    np.testing.assert_array_equal(image.read_image(tmp_path / "a.jpg"), expected)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_others_print_during_a_decoding_is_printed(capfd):
+    with image.quiet() as caught:
+        os.write(2, b"libpng warning: x\nanother line\n")
+    assert caught == [b"libpng warning: x\n"] and capfd.readouterr().err == "another line\n"

@@ -136,12 +136,14 @@ def test_an_overlay_may_be_one_picture(tmp_path):
     ("name", "options", "message"),
     [
         ("overlay.xyz", {}, r"name it \.mp4, \.png or \.jpg"),
+        ("overlay.mp4", {"size": (48, 16386)}, "a side above 16384 pixels"),
         ("overlay.mp4", {"opacity": 60}, "opacity must be from 0 to 1"),
         ("overlay.mp4", {"colormap": "trubo"}, "unknown color map 'trubo'"),
     ],
 )
 def test_an_overlay_that_cannot_be_made_is_refused(tmp_path, name, options, message):
-    with pytest.raises(SalemaError, match=message), overlay(tmp_path / name, SIZE, 25, **options):
+    options = {"size": SIZE, "fps": 25} | options
+    with pytest.raises(SalemaError, match=message), overlay(tmp_path / name, **options):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -235,3 +237,44 @@ def test_a_source_without_sound_gives_a_silent_overlay(tmp_path, content):
         path.write_bytes(content)
     fill(overlay(tmp_path / "o.mp4", SIZE, 25, audio_from=path), maps(3), ramp(3))
     assert probe(tmp_path / "o.mp4")[1] == []
+
+
+def joined(folder, seconds):
+    """Sound of 32 kHz and then of 48 kHz in one track; the second begins at `seconds`."""
+    path = folder / "joined.ts"
+    with av.open(str(path), "w") as output:
+        track = None
+        for index, rate in enumerate((32000, 48000)):
+            part = sounding(folder / f"{rate}.ts", 1, "ac3", "mpeg2video", rate)
+            with av.open(str(part)) as source:
+                (stream,) = source.streams.audio
+                track = track or output.add_stream_from_template(stream)
+                for packet in source.demux(stream):
+                    if packet.dts is not None:
+                        shift = round(index * seconds / packet.time_base)
+                        packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                        packet.stream = track
+                        output.mux(packet)
+    return path
+
+
+def test_sound_that_changes_its_format_goes_on(tmp_path):
+    path = joined(tmp_path, 1)
+    fill(overlay(tmp_path / "o.mp4", SIZE, 25, audio_from=path), maps(50), [corners()] * 50)
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        frames = list(container.decode(audio=0))
+    assert {frame.sample_rate for frame in frames} == {32000}
+    assert sum(frame.samples for frame in frames) / 32000 == pytest.approx(2, abs=0.15)
+
+
+@pytest.mark.parametrize("codec", ["ac3", "mp2", "aac"])
+def test_sound_whose_times_go_back_is_silence_and_no_error(tmp_path, codec):
+    parts = [
+        sounding(tmp_path / f"{n}.ts", 1, codec, "mpeg2video", 32000).read_bytes() for n in "ab"
+    ]
+    (tmp_path / "c.ts").write_bytes(b"".join(parts))
+    values = maps(50)
+    writer = overlay(tmp_path / "o.mp4", SIZE, 25, audio_from=tmp_path / "c.ts")
+    fill(writer, values, [corners()] * 50)
+    _, sound, times = probe(tmp_path / "o.mp4")
+    assert len(times) == 50 and len(sound) == 1

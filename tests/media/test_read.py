@@ -390,3 +390,110 @@ def test_frames_are_decoded_only_when_asked_for(tmp_path):
     for wanted in range(3):
         assert indices([next(frames)]) == [wanted]
         assert len(decoded) == wanted + 1
+
+
+def camera_film(path, value, turn=None):
+    """What cameras record: JPEG pictures with EXIF data, stored as they are."""
+    jpeg = cv2.imencode(".jpg", corners()[:, :, ::-1])[1].tobytes()
+    tag = struct.pack("<2sHIHHHIHHI", b"II", 42, 8, 1, 0x0112, 3, 1, value, 0, 0)
+    block = b"Exif\0\0" + tag
+    jpeg = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + jpeg[2:]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuvj420p"
+        if turn:
+            stream.set_display_rotation(turn)
+        for index in range(3):
+            packet = av.Packet(jpeg)
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 25), stream, True
+            container.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "turn", "expected"),
+    [
+        ("a.avi", 1, None, ["red", "green", "blue", "white"]),
+        ("a.mov", 1, None, ["red", "green", "blue", "white"]),
+        ("a.mov", 1, -90, ["blue", "red", "white", "green"]),
+        ("a.mov", 1, 180, ["white", "blue", "green", "red"]),
+        ("a.avi", 6, None, ["blue", "red", "white", "green"]),
+        ("a.jfif", 8, None, ["green", "white", "red", "blue"]),
+    ],
+)
+def test_exif_data_in_the_frames_of_a_video(tmp_path, name, value, turn, expected):
+    if name.endswith("jfif"):
+        film = camera_film(tmp_path / "a.avi", value)
+        with av.open(str(film)) as container:
+            (tmp_path / name).write_bytes(bytes(next(container.demux(video=0))))
+    else:
+        camera_film(tmp_path / name, value, turn)
+    source = read.open(tmp_path / name)
+    for frame in source:
+        assert quarters(frame.image) == expected
+    assert source.stopped is None
+
+
+@pytest.mark.parametrize("kind", ["avi", "mp4", "mov", "mkv"])
+def test_a_title_in_any_encoding_is_no_obstacle(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "TITLETITLE"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        for frame in ramp(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    assert b"TITLETITLE" in data
+    path.write_bytes(data.replace(b"TITLETITLE", "Prüfung äß".encode("latin-1")))
+    assert indices(read.open(path)) == [0, 1, 2]
+
+
+def test_a_list_of_files_reads_none_of_them(tmp_path):
+    film(tmp_path / "secret.mp4", ramp(3))
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    with pytest.raises(SalemaError, match=r"not a video: .*list\.mp4"):
+        read.open(tmp_path / "list.mp4")
+
+
+@pytest.mark.parametrize("name", ["..mp4", "...mp4"])
+def test_no_name_of_a_source_is_that_of_a_folder_above(tmp_path, name):
+    assert read.open(film(tmp_path / "a.mp4", ramp(1)).rename(tmp_path / name)).name == name
+
+
+def test_a_file_removed_while_it_is_read_keeps_its_frames_and_blames_the_source(tmp_path):
+    source = read.open(film(tmp_path / "a.mp4", ramp(9)))
+    frames = []
+    for frame in source:
+        (tmp_path / "a.mp4").unlink(missing_ok=True)
+        frames.append(frame)
+    assert indices(frames) == list(range(9))
+    assert source.stopped == "cannot be read after 9 frames: No such file or directory"
+
+
+def test_a_second_reading_that_yields_nothing_gives_no_frame(tmp_path, monkeypatch):
+    source = read.open(film(tmp_path / "a.ts", ramp(9), "mpeg2video"))
+    monkeypatch.setattr(read, "_pictures", lambda *_: iter(()))
+    assert list(source) == []
+
+
+def test_a_stream_without_a_decoder_costs_one_line(tmp_path):
+    path = film(tmp_path / "a.avi", ramp(3), "mpeg4")
+    path.write_bytes(path.read_bytes().replace(b"FMP4", b"QQ7Q"))
+    with pytest.raises(SalemaError, match=r"no decoder for .*a\.avi"):
+        read.open(path)
+
+
+def test_a_video_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    path = film(tmp_path / "a.mp4", ramp(1))
+    monkeypatch.setattr(read, "MOST_PIXELS", 3000)
+    with pytest.raises(SalemaError, match=r"a\.mp4 has 64 x 48 pixels, above 3000"):
+        read.open(path)
+
+
+@pytest.mark.parametrize("camera", ["camera:99999", "camera:" + "9" * 5000])
+def test_a_camera_number_that_is_none_is_one_line(camera):
+    with pytest.raises(SalemaError):
+        read.open(camera)

@@ -17,6 +17,7 @@ from salema.media import read, write
 from salema.model import weights
 from salema.predict.sources import (
     Output,
+    bounded,
     numbers,
     predict_dataset,
     predict_run,
@@ -125,9 +126,62 @@ def test_somebody_elses_files_are_never_removed(tmp_path, model):
     (tmp_path / "out" / "clip").mkdir(parents=True)
     (tmp_path / "out" / "clip" / "thesis.tex").write_text("mine")
     output = Output(tmp_path / "out", overwrite=True)
-    with pytest.raises(SalemaError, match=r"holds thesis\.tex too"):
+    with pytest.raises(SalemaError, match=r"holds thesis\.tex, which is not one of these maps"):
         predict_sources(model, [source], output)
     assert (tmp_path / "out" / "clip" / "thesis.tex").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["000.png", "holiday.png", "00001.png"])
+@pytest.mark.parametrize("kind", ["clip", "clip.mp4"])
+def test_pictures_that_are_not_maps_are_never_removed(tmp_path, model, name, kind):
+    if kind == "clip":
+        source = picture_source(tmp_path / kind, scene(2))
+    else:
+        source = str(film(tmp_path / kind, scene(2)))
+    output = Output(tmp_path / "out", overwrite=True)
+    predict_sources(model, [source], output)
+    predict_sources(model, [source], output)  # maps are replaced
+    color = np.zeros((4, 4, 3) if name != "holiday.png" else (4, 4), np.uint8)
+    mine = trees.array(tmp_path / "out" / "clip" / name, color)
+    before = mine.read_bytes()
+    with pytest.raises(SalemaError, match=f"holds {name}, which is not one of these maps"):
+        predict_sources(model, [source], output)
+    assert mine.read_bytes() == before and len(tree(tmp_path / "out")) >= 2
+
+
+def test_a_source_called_dot_dot_replaces_no_folder_of_output(tmp_path, model):
+    source = film(tmp_path / "a.mp4", scene(2)).rename(tmp_path / "..mp4")
+    (tmp_path / "out" / "other").mkdir(parents=True)
+    trees.array(tmp_path / "out" / "00001.png", np.zeros((4, 4), np.uint8))
+    predict_sources(model, [str(source)], Output(tmp_path / "out", overwrite=True))
+    expected = ["..mp4/00001.png", "..mp4/00002.png", "00001.png"]
+    assert tree(tmp_path / "out") == expected and (tmp_path / "out" / "other").is_dir()
+
+
+@pytest.mark.parametrize("form", write.SUFFIX)
+def test_maps_that_are_not_finite_are_refused(tmp_path, model, form, monkeypatch):
+    source = picture_source(tmp_path / "clip", scene(3))
+    monkeypatch.setattr(model, "step", lambda frames: np.full((len(frames), 4, 6), np.nan))
+    with pytest.raises(SalemaError, match="must be finite"):
+        predict_sources(model, [source], Output(tmp_path / "out", form))
+    assert tree(tmp_path) == ["clip/000.png", "clip/001.png", "clip/002.png"]
+
+
+def test_maps_that_are_all_flat_get_a_line(tmp_path, model, monkeypatch, capsys):
+    source = picture_source(tmp_path / "clip", scene(3))
+    flat = np.full((40, 4, 6), 0.5, np.float32)
+    monkeypatch.setattr(model, "step", lambda frames: flat[: len(frames)])
+    predict_sources(model, [source], Output(tmp_path / "out"))
+    assert "clip: all 3 maps are flat; are the weights broken?\n" in capsys.readouterr().err
+
+
+def test_large_frames_are_taken_in_smaller_chunks(model):
+    for size, chunk in [((1080, 1920), 16), ((2160, 3840), 5), ((4320, 7680), 1)]:
+        asked, model.chunk = model.chunk, 16
+        with bounded(model, size):
+            assert model.chunk == chunk
+        assert model.chunk == 16
+        model.chunk = asked
 
 
 # ---------------------------------------------------------------------- data sets
