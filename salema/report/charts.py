@@ -49,7 +49,8 @@ def losses(study: Study) -> Figure:
         panel.yaxis.set_major_locator(MaxNLocator(4))
         panel.margins(x=0.08)
     figure.supxlabel("epoch", fontsize=8.5)
-    handles, names = panels[[*tuned, *placed][-1]].get_legend_handles_labels()
+    most = max(panels.values(), key=lambda panel: len(panel.lines))
+    handles, names = most.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper right", ncols=len(names))
     return figure
 

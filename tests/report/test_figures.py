@@ -58,15 +58,18 @@ def test_scores_have_a_line_at_the_centre_prior_and_runs_come_first(study):
 
 def test_a_row_that_starts_from_another_has_its_own_start_and_no_control_of_its_losses(study):
     change = {"start": "ema30", "data": "UCF-sports"}
-    rows = study.params.placements
-    rows = {**rows, "ema30-learned": rows["ema30-learned"].model_copy(update=change)}
+    rows = dict(study.params.placements)
+    rows |= {run: rows[run].model_copy(update=change) for run in ("ema30-learned", "clstm30")}
     other = Study(study.params.model_copy(update={"placements": rows}))
     for made, epochs in ((study, [0, 1, 2]), (other, [1, 2])):
         (line,) = [
             line for line in charts.alpha(made).axes[0].lines if "learned" in line.get_label()
         ]
         assert list(line.get_xdata()) == epochs
-        panels = {axis.get_title(loc="left"): axis for axis in charts.losses(made).axes}
+        figure = charts.losses(made)
+        panels = {axis.get_title(loc="left"): axis for axis in figure.axes}
+        (legend,) = figure.legends  # complete, also where the last panel has no control
+        assert "validation loss of static-video" in [text.get_text() for text in legend.texts]
         assert len(panels["ema30-learned"].lines) == len(epochs)
 
 
