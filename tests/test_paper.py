@@ -9,9 +9,7 @@ from safetensors.torch import load_file
 
 from salema import params
 from salema.data import manifest
-from salema.files import SalemaError
 from salema.model import weights
-from salema.predict import load
 from salema.predict import sources as predict
 from salema.report import tables
 from salema.report.study import Study
@@ -56,11 +54,6 @@ def shrunk(root):
         paper["placements"][row] |= {"epochs": 1}
     paper["continued"] = {row: {"epochs": 1} for row in ("ema30-hollywood2", "ema30-ucf")}
     raw["evaluate"] |= {"every": 20, "resamples": 100}
-    try:
-        load.build("videosalgan-conv", width=0.01)
-    except SalemaError:  # not built yet
-        del raw["placements"]["videosalgan-conv"], paper["placements"]["videosalgan-conv"]
-        raw["runs"].remove("videosalgan-conv")
     return raw
 
 

@@ -69,7 +69,6 @@ def test_the_real_file_has_every_row_of_the_design_in_its_order():
 
 def test_every_row_is_the_placement_of_its_name():
     others = {"ema30-released", "clstm30-thaw", "ema30-on-video", "ema30-hollywood2", "ema30-ucf"}
-    others |= {"clstm30-residual", "videosalgan-conv"}
     for name, placement in params.read(FILE).placements.items():
         if name not in others:
             assert params.named(name).same_network(placement), name

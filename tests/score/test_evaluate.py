@@ -247,7 +247,7 @@ def test_a_misspelt_set_split_or_range_gets_one_line(refused, mine, tmp_path):
     assert "no data set DHF1K in the folder" in refused(mine, at=tmp_path)
     assert "no clip of DHF1K train" in refused(mine, split="train")
     assert "bad range --videos 6-5" in refused(mine, "--videos", "6-5")
-    assert "--every must be at least 1, not 0" in refused(mine, "--every", 0)
+    assert "--every: must be from 1 to 10000, not 0" in refused(mine, "--every", 0)
 
 
 def test_a_missing_or_broken_map_is_named(tmp_path, clips, refused):
