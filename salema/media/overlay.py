@@ -18,6 +18,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
 AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)  # Hz
 SECONDS_BETWEEN_KEYS = 2  # a player can jump to any key frame
 LARGEST = 16384  # pixels of a side, in H.264
+ROWS = 1080  # of a frame that are blended at once
 
 
 def color_table(name: str) -> np.ndarray:
@@ -37,9 +38,14 @@ def blend(frame: np.ndarray, map: np.ndarray, lut: np.ndarray, opacity: float) -
     level = fit(to_byte(map), frame.shape[:2], cv2.INTER_LINEAR)
     weight = opacity * np.arange(256) / 255
     tint = np.rint(lut * weight[:, None]).astype(np.uint8).reshape(256, 1, 3)
-    keep = cv2.LUT(level, np.rint(255 * (1 - weight)).astype(np.uint8))
-    background = cv2.multiply(frame, cv2.merge([keep, keep, keep]), scale=1 / 255)
-    return cv2.add(background, cv2.applyColorMap(level, tint))
+    keep = np.rint(255 * (1 - weight)).astype(np.uint8)
+    blended = np.empty(frame.shape, np.uint8)
+    for top in range(0, len(frame), ROWS):  # for a large frame, the rest would need much memory
+        rows = slice(top, top + ROWS)
+        shares = cv2.merge([cv2.LUT(level[rows], keep)] * 3)
+        background = cv2.multiply(frame[rows], shares, scale=1 / 255)
+        blended[rows] = cv2.add(background, cv2.applyColorMap(level[rows], tint))
+    return blended
 
 
 @contextmanager
@@ -85,6 +91,8 @@ def _film(path: Path, size, fps: float | None, audio_from: str | Path | None) ->
     down, right = (side % 2 for side in size)
     keys = max(1, round((fps or FALLBACK_FPS) * SECONDS_BETWEEN_KEYS))
     options = {"preset": "superfast", "crf": "20", "g": str(keys)}
+    if size[0] * size[1] > 2**24:  # 5k: each frame that the encoder holds takes 25 MB or more
+        options |= {"threads": "1", "bf": "0"}
     with container(path, "mp4", {"movflags": "+faststart"}) as output:
         even = (size[0] + down, size[1] + right)
         video = Video(output, "libx264", fps, even, "yuv420p", options)

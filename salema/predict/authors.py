@@ -11,6 +11,7 @@ both without a static network; with or without `state_dict`, `module.` and optim
 
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -85,6 +86,10 @@ def _configured(
 def _tensors(path: Path) -> dict[str, Tensor]:
     """The file's named tensors, without wrappers and optimizer state."""
     try:
+        if zipfile.is_zipfile(path):  # torch stores its tensors as they are
+            with zipfile.ZipFile(path) as parts:
+                if sum(p.file_size for p in parts.infolist()) > 2 * path.stat().st_size + 2**20:
+                    raise ValueError("compressed, and much larger than the file")
         with warnings.catch_warnings(action="ignore"):  # of old pickles; an error says all
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle may raise anything

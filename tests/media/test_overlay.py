@@ -278,3 +278,13 @@ def test_sound_whose_times_go_back_is_silence_and_no_error(tmp_path, codec):
     fill(writer, values, [corners()] * 50)
     _, sound, times = probe(tmp_path / "o.mp4")
     assert len(times) == 50 and len(sound) == 1
+
+
+def test_a_high_frame_is_blended_as_a_whole():
+    frame = np.random.default_rng(0).integers(0, 256, (1100, 8, 3), np.uint8)
+    value, lut = (
+        np.linspace(0, 1, 1100, dtype=np.float32)[:, None].repeat(8, 1),
+        color_table("turbo"),
+    )
+    parts = [blend(frame[at : at + 10], value[at : at + 10], lut, 0.6) for at in range(0, 1100, 10)]
+    np.testing.assert_array_equal(blend(frame, value, lut, 0.6), np.concatenate(parts))

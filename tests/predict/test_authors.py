@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 
 import numpy as np
@@ -384,3 +385,17 @@ def test_half_a_file_is_reported_in_one_line(tmp_path, keep, legacy):
     path = stored(tmp_path, with_adam(SALGAN), legacy)
     path.write_bytes(path.read_bytes()[:keep])
     assert "cannot read weights" in refused(path, "static")
+
+
+def test_a_file_that_expands_to_much_more_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    torch.save({"0.weight": torch.zeros(2**22)}, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as old,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(SalemaError, match=r"cannot read weights from .*bomb\.pt") as caught:
+        read(tmp_path / "bomb.pt")
+    assert "much larger" in str(caught.value.__cause__)
