@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -119,8 +120,9 @@ def scratch(path: Path) -> Iterator[Path]:
 
 def _sync(path: Path) -> None:
     """Bring a file, or a folder with all that is in it, to the disk."""
-    for inner in path.iterdir() if path.is_dir() else ():
-        _sync(inner)
+    if path.is_dir():
+        with ThreadPoolExecutor(16) as pool:  # many at once share one write of the journal
+            list(pool.map(_sync, path.iterdir()))
     if os.name == "posix" or path.is_file():  # elsewhere, a folder cannot be opened
         file = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
         try:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -156,8 +157,12 @@ def quiet() -> Iterator[list[bytes]]:
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     caught: list[bytes] = []
     try:
-        with ONE_AT_A_TIME, TemporaryFile() as file:
-            screen = os.dup(2)
+        with ONE_AT_A_TIME, _memory_file() as file:
+            try:
+                screen = os.dup(2)
+            except OSError:  # the process has no standard error
+                yield caught
+                return
             os.dup2(file.fileno(), 2)
             try:
                 yield caught
@@ -169,6 +174,13 @@ def quiet() -> Iterator[list[bytes]]:
                     caught.append(line) if line.startswith(LIBRARIES) else os.write(2, line)
     finally:
         cv2.utils.logging.setLogLevel(level)
+
+
+def _memory_file() -> BinaryIO:
+    """A file that needs no folder where the system has such; else a temporary one."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return TemporaryFile()
 
 
 def _bytes(path: str | Path, count: int = -1) -> np.ndarray:

@@ -235,7 +235,7 @@ def read_scores(path: Path, clips: Iterable[str], protocol: str) -> dict[str, di
     """
     renamed = {"auc": "auc_judd", "sauc": "auc_shuffled"}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except OSError as error:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check --paired)") from error
@@ -254,6 +254,8 @@ def read_scores(path: Path, clips: Iterable[str], protocol: str) -> dict[str, di
     for row in rows:
         cells = {renamed.get(column, column): cell for column, cell in row.items() if cell}
         where = f"{path}, clip {row['clip']}"
+        if row["clip"] in scores:
+            raise SalemaError(f"{where}: it is listed twice (keep one row)")
         try:
             scores[row["clip"]] = {key: float(cells[key]) for key in METRICS if key in cells}
         except ValueError as error:

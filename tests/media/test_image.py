@@ -3,6 +3,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -287,3 +288,13 @@ def test_what_others_print_during_a_decoding_is_printed(capfd):
     with image.quiet() as caught:
         os.write(2, b"libpng warning: x\nanother line\n")
     assert caught == [b"libpng warning: x\n"] and capfd.readouterr().err == "another line\n"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", ""])
+def test_pictures_are_read_without_a_standard_error_or_a_temporary_folder(tmp_path, closed):
+    written(tmp_path / "a.png", corners())
+    code = "import sys; from salema.media.image import read_image; read_image('a.png')"
+    shell = f'cd {tmp_path} && TMPDIR=/nowhere {sys.executable} -c "{code}" {closed}'
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(shell, shell=True, env={**os.environ, "PYTHONPATH": root}, check=False)
+    assert done.returncode == 0
