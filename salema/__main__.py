@@ -4,10 +4,12 @@ import argparse
 import os
 import sys
 import warnings
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import salema
 from salema.files import SalemaError, absent
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ Command = Callable[[argparse.Namespace], "int | Path"]  # a status, or the file 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status: 0, 1 (ended early) or 2 (bad input)."""
     warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
-    parsed = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = _parser().parse_args(arguments or ["--help"])
     try:
         result = parsed.command(parsed)
         if isinstance(result, int):
@@ -77,6 +80,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--submission": dict(type=Path, help="a .zip for DHF1K's server"),
     "source": dict(help="a video, a folder of frames or an image"),
     "view --out": dict(type=Path, help="the page (default: <name>.html)"),
+    "demo --out": dict(type=Path, default=Path("demo.html"), help="the page"),
+    "--open": dict(action="store_true", help="show the page in the browser"),
     # files of weights
     "old": dict(type=Path, help="a checkpoint of the authors, or a file of ours"),
     "new": dict(type=Path, help="the .safetensors file to write"),
@@ -148,6 +153,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     end = "Bad input ends with status 2 and one line; work that ended early with status 1."
     parser = _Parser(prog="salema", description="Video saliency with a memory.", epilog=end)
+    parser.add_argument("--version", action="version", version=f"salema {salema.__version__}")
     parser.add_argument("--params", default="params.yaml", help="the parameters of the study")
     parser.add_argument("--profile", help="a profile of them (default: the one they name)")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -165,8 +171,9 @@ def _parser() -> _Parser:
     scored = f"predictions --dataset {clips} --protocol --every --paired --weights --csv"
     evaluate = command("evaluate", _evaluate, "scores of anybody's maps", f"{scored} --allow-seen")
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
-    page = f"source --out --overwrite {looks} {model}"
-    command("view", _view, "one self-contained HTML page for a video", page)
+    page = f"--out --overwrite --open {looks} {model}"
+    command("view", _view, "one self-contained HTML page for a video", f"source {page}")
+    command("demo", _demo, "the same for a clip that comes with salema", page)
     checkpoints = f"old new --half {placed}"
     command("convert", _convert, "an authors' checkpoint as a weights file of ours", checkpoints)
     stored = f"out --weights --sha256 {placed}"
@@ -236,13 +243,24 @@ def _view(parsed: argparse.Namespace) -> int:
 
     out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
     looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
-    return _page(_model(parsed), parsed.source, out, Output(None, "png", None, "source", *looks))
+    status = _page(_model(parsed), parsed.source, out, Output(None, "png", None, "source", *looks))
+    if parsed.open and not webbrowser.open(out.resolve().as_uri()):
+        print(f"no browser was found; open {out} in one", file=sys.stderr)
+    return status
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from salema.tools.view import DEMO
+
+    parsed.source = str(DEMO)
+    return _view(parsed)
 
 
 def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> int:
     from salema.tools import view
 
-    if stopped := view.page(predictor, source, out, output):
+    credit = view.DEMO_CREDIT if source == str(view.DEMO) else ""
+    if stopped := view.page(predictor, source, out, output, credit):
         print(f"{source}: {stopped}; the frames before that are in {out}", file=sys.stderr)
         return 1
     print(out)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,11 @@ class Study:
 
     @classmethod
     def open(cls, profile: str | None = None, local: bool = False) -> "Study":
-        """The study of `params.yaml` in the current folder; None: the profile that it names."""
+        """The study of the clone around the current folder, which becomes the clone's root.
+
+        `profile` None: the one that `params.yaml` names.
+        """
+        enter_clone()
         return cls(read(profile=profile), local)
 
     @property
@@ -160,6 +165,19 @@ class Study:
     def maps(self, run: str, clip: Clip) -> Iterator[np.ndarray]:
         """The maps that a run predicted for a clip: (h, w), one for each frame."""
         return Maps(folder=self.params.run_folder(run) / "maps").of(clip)
+
+
+def enter_clone() -> Path:
+    """Make the next folder up that holds `params.yaml` the current one; returns it.
+
+    JupyterLab starts a notebook in its own folder, and the paths of the study begin at the root.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            os.chdir(folder)
+            return folder
+    raise SalemaError(f"no params.yaml in {here} or above (open the notebook inside a clone)")
 
 
 def time_constant(alpha: float, fps: float = 1.0) -> float:

@@ -28,6 +28,8 @@ from salema.predict.sources import Output
 LONGEST = 640  # pixels of a pane's longer side
 THUMBNAILS, THUMBNAIL_WIDTH = 12, 240
 POINTS = 1500  # of a curve, at most
+DEMO = Path(__file__).parent / "bigbuckbunny.mp4"  # 5 s, 320x180, 25 frames a second
+DEMO_CREDIT = "© Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
 
 
 def entropy(saliency: np.ndarray) -> float:
@@ -76,11 +78,14 @@ class _Sheet:
         return [self.kept[round(place)] for place in places]
 
 
-def page(predictor: Predictor, source: str, out: Path, output: Output) -> str | None:
+def page(
+    predictor: Predictor, source: str, out: Path, output: Output, credit: str = ""
+) -> str | None:
     """Write the page of a video, a folder of frames or an image, in constant memory.
 
-    Of `output`, only the colors, the opacity, `overwrite` and `shot_reset` count. Returns None,
-    or why the source ended early; the page then shows what was decoded and says so.
+    Of `output`, only the colors, the opacity, `overwrite` and `shot_reset` count. The page names
+    whom to `credit`. Returns None, or why the source ended early; the page then shows what was
+    decoded and says so.
     """
     if out.exists() and not output.overwrite:
         raise SalemaError(f"{out} exists (choose another name, or pass --overwrite)")
@@ -93,7 +98,7 @@ def page(predictor: Predictor, source: str, out: Path, output: Output) -> str | 
         if len(panes.times) == 1:
             film = film.with_suffix(".png")
             film.write_bytes(write.picture(shown, ".png"))
-        _write(part, film, _fields(panes, predictor))
+        _write(part, film, _fields(panes, predictor, credit))
     return panes.source.stopped
 
 
@@ -144,7 +149,7 @@ class _Panes:
         return np.array(self.times)[starts], sums / counts[:, None]
 
 
-def _fields(panes: _Panes, predictor: Predictor) -> dict[str, str | float]:
+def _fields(panes: _Panes, predictor: Predictor, credit: str) -> dict[str, str | float]:
     """The values of the template's fields, as HTML or numbers, except for the film."""
     source, (times, values) = panes.source, panes.curves()
     still, step = len(panes.times) == 1, 1 / panes.fps
@@ -155,6 +160,7 @@ def _fields(panes: _Panes, predictor: Predictor) -> dict[str, str | float]:
     facts = f"{source.size[1]} x {source.size[0]} pixels"
     if not still:
         facts += f", {len(panes.times)} frames, {panes.fps:.4g} a second, {_clock(seconds)}"
+    facts += f". {html.escape(credit)}" if credit else ""
     place = predictor.placement
     memory = {"none": "no memory", "ema": "EMA", "convlstm": "ConvLSTM"}[place.recurrence]
     after = f" after layer {' and '.join(map(str, place.after))}" if place.after else ""
