@@ -173,7 +173,7 @@ def _parser() -> _Parser:
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
     page = f"--out --overwrite --open {looks} {model}"
     command("view", _view, "one self-contained HTML page for a video", f"source {page}")
-    command("demo", _demo, "the same for a clip that comes with salema", page)
+    command("demo", _view, "the same for a clip that comes with salema", page)
     checkpoints = f"old new --half {placed}"
     command("convert", _convert, "an authors' checkpoint as a weights file of ours", checkpoints)
     stored = f"out --weights --sha256 {placed}"
@@ -240,27 +240,21 @@ def _predict(parsed: argparse.Namespace) -> int:
 
 def _view(parsed: argparse.Namespace) -> int:
     from salema.predict.sources import Output
+    from salema.tools.view import DEMO
 
-    out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
+    source = getattr(parsed, "source", str(DEMO))
+    out = parsed.out or Path(f"{Path(source).resolve().stem}.html")
     looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
-    status = _page(_model(parsed), parsed.source, out, Output(None, "png", None, "source", *looks))
+    status = _page(_model(parsed), source, out, Output(None, "png", None, "source", *looks))
     if parsed.open and not webbrowser.open(out.resolve().as_uri()):
         print(f"no browser was found; open {out} in one", file=sys.stderr)
     return status
 
 
-def _demo(parsed: argparse.Namespace) -> int:
-    from salema.tools.view import DEMO
-
-    parsed.source = str(DEMO)
-    return _view(parsed)
-
-
 def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> int:
     from salema.tools import view
 
-    credit = view.DEMO_CREDIT if source == str(view.DEMO) else ""
-    if stopped := view.page(predictor, source, out, output, credit):
+    if stopped := view.page(predictor, source, out, output):
         print(f"{source}: {stopped}; the frames before that are in {out}", file=sys.stderr)
         return 1
     print(out)

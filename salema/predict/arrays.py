@@ -14,21 +14,11 @@ from salema.media.write import min_max
 
 
 def frames(source: str | Path | int, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Frames [start, stop) of a video, a folder of images, an image or a camera (`camera:0`).
+    """Frames [start, stop) of a video, a folder, an image or a camera: uint8 (T, H, W, 3) RGB.
 
-    All of them are in memory at once: a minute of 1280x720 at 25 frames a second takes 4 GB. A
-    damaged file gives what could be decoded, with a warning.
-
-    Args:
-        source: As for `salema predict`.
-        start: The first frame, from 0.
-        stop: The frame to stop before; None: to the end. A camera has none.
-
-    Returns:
-        uint8 (T, H, W, 3) RGB.
-
-    Raises:
-        SalemaError: The source cannot be read or has no frame in this range.
+    They are all in memory: a minute of 1280x720 at 25 frames a second takes 4 GB. A damaged file
+    gives what could be decoded, with a warning. SalemaError if the source cannot be read, has no
+    frame in this range, or is a camera and `stop` is None.
     """
     camera = isinstance(source, int) or re.fullmatch(r"camera:\d+", str(source))
     if camera and stop is None:
@@ -47,18 +37,9 @@ def overlay(
 ) -> np.ndarray:
     """Maps in color over their frames, as `salema predict --overlay` and `salema view` draw them.
 
-    Args:
-        frame: uint8 (H, W, 3) RGB, or (T, H, W, 3).
-        map: Real (h, w) or (T, h, w), of any scale: each map is stretched to its own range and
-            resized to its frame.
-        colormap: One of OpenCV's, in lower case.
-        opacity: In [0, 1]; where a map is high, so much of the frame is hidden.
-
-    Returns:
-        uint8 RGB, of the frame's shape.
-
-    Raises:
-        SalemaError: The shapes do not fit, or the color map is unknown.
+    `frame` is uint8 (H, W, 3) RGB or (T, H, W, 3), like the result; `map` is (h, w) or (T, h, w) of
+    any scale: each is stretched to its own range. For `colormap` and `opacity` see
+    `media.overlay.blend`. SalemaError if shapes do not fit, or the color map is unknown.
     """
     frame, map, lut = np.asarray(frame), np.asarray(map), color_table(colormap)
     fits = frame.ndim == map.ndim + 1 and frame.shape[-1] == 3 and map.ndim in (2, 3)

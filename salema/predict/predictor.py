@@ -208,15 +208,12 @@ def _numbered(
 
 
 def _stacked(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """Frames as one array; an error if they are neither an array nor frames of one size."""
-    if isinstance(frames, list | tuple) and frames:
-        shapes = {np.shape(frame) for frame in frames}
-        if len(shapes) > 1:
-            raise ValueError(f"frames must have one size, not {len(shapes)} (or use stream)")
+    """Frames as one array; an error if they are neither an array nor a list of one size."""
+    if isinstance(frames, list | tuple) and len({np.shape(frame) for frame in frames}) == 1:
         return np.stack(frames)
     if not isinstance(frames, np.ndarray):
-        what = f"not {type(frames).__name__}"
-        raise ValueError(f"frames must be uint8 (T, H, W, 3), a list of frames or a path, {what}")
+        wanted = "a uint8 array (T, H, W, 3), a list of frames of one size or a path"
+        raise ValueError(f"frames must be {wanted}, not {type(frames).__name__} (or use stream)")
     return frames
 
 

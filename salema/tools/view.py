@@ -78,14 +78,11 @@ class _Sheet:
         return [self.kept[round(place)] for place in places]
 
 
-def page(
-    predictor: Predictor, source: str, out: Path, output: Output, credit: str = ""
-) -> str | None:
+def page(predictor: Predictor, source: str, out: Path, output: Output) -> str | None:
     """Write the page of a video, a folder of frames or an image, in constant memory.
 
-    Of `output`, only the colors, the opacity, `overwrite` and `shot_reset` count. The page names
-    whom to `credit`. Returns None, or why the source ended early; the page then shows what was
-    decoded and says so.
+    Of `output`, only the colors, the opacity, `overwrite` and `shot_reset` count. Returns None,
+    or why the source ended early; the page then shows what was decoded and says so.
     """
     if out.exists() and not output.overwrite:
         raise SalemaError(f"{out} exists (choose another name, or pass --overwrite)")
@@ -98,7 +95,7 @@ def page(
         if len(panes.times) == 1:
             film = film.with_suffix(".png")
             film.write_bytes(write.picture(shown, ".png"))
-        _write(part, film, _fields(panes, predictor, credit))
+        _write(part, film, _fields(panes, predictor, source == str(DEMO)))
     return panes.source.stopped
 
 
@@ -149,7 +146,7 @@ class _Panes:
         return np.array(self.times)[starts], sums / counts[:, None]
 
 
-def _fields(panes: _Panes, predictor: Predictor, credit: str) -> dict[str, str | float]:
+def _fields(panes: _Panes, predictor: Predictor, demo: bool) -> dict[str, str | float]:
     """The values of the template's fields, as HTML or numbers, except for the film."""
     source, (times, values) = panes.source, panes.curves()
     still, step = len(panes.times) == 1, 1 / panes.fps
@@ -160,7 +157,7 @@ def _fields(panes: _Panes, predictor: Predictor, credit: str) -> dict[str, str |
     facts = f"{source.size[1]} x {source.size[0]} pixels"
     if not still:
         facts += f", {len(panes.times)} frames, {panes.fps:.4g} a second, {_clock(seconds)}"
-    facts += f". {html.escape(credit)}" if credit else ""
+    facts += f". {DEMO_CREDIT}" if demo else ""
     place = predictor.placement
     memory = {"none": "no memory", "ema": "EMA", "convlstm": "ConvLSTM"}[place.recurrence]
     after = f" after layer {' and '.join(map(str, place.after))}" if place.after else ""

@@ -77,7 +77,7 @@ def test_predict_takes_a_path_or_a_list_of_frames(tmp_path):
         (iter([]), "not list_iterator"),
         ([], "not list"),
         (["a.png", "b.png"], "not <U5"),
-        ([np.zeros((4, 6, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], "one size, not 2"),
+        ([np.zeros((4, 6, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], "of one size or a path"),
         (np.zeros((2, 4, 6, 3)), "not float64"),
         (np.zeros((4, 6, 3), np.uint8), r"not uint8 \(4, 6, 3\)"),
         ("no such clip.mp4", "no such file"),
