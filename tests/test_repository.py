@@ -171,6 +171,14 @@ def test_make_study_takes_a_profile_and_sets_only_its_line_of_params(tmp_path):
     assert set(tmp_path.iterdir()) == files
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_lab_passes_options_on_and_may_run_as_root_in_a_container():
+    words = ["make", "-n", "lab", "ARGS=--no-browser --port 8890"]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    line = ran.stdout.splitlines()[-1]
+    assert line.endswith(" --no-browser --port 8890 notebooks") and "--allow-root" in line
+
+
 def test_the_starter_weights_are_made_from_the_profiles_of_their_file():
     profiles = yaml.safe_load((ROOT / "starter.yaml").read_text(encoding="utf-8"))["profiles"]
     made = re.findall(r"salema --params starter\.yaml --profile (\S+) tune static", MAKEFILE)
