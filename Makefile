@@ -27,8 +27,8 @@ lint: $(STAMP)  ## check code and notebooks with ruff
 bench: $(STAMP)  ## measure speed as ratios within one run -> reports/benchmark/
 	@$(BIN)/python -m benchmarks
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab notebooks
+lab: $(STAMP)  ## open the notebooks in JupyterLab: make lab ARGS="--no-browser --port 8890"
+	@$(BIN)/jupyter lab $$([ "$$(id -u)" != 0 ] || echo --allow-root) $(ARGS) notebooks
 
 sample: $(STAMP)  ## write data/sample again, into an empty folder: make sample FOLDER=...
 	@test -n "$(FOLDER)" || { echo "no folder (name a new or empty one: make sample FOLDER=...)" >&2; exit 2; }

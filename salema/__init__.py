@@ -21,17 +21,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from salema.predict.arrays import frames, overlay
     from salema.predict.load import build, load
     from salema.score import metrics
 
 __version__ = "0.1.0"
-__all__ = ["build", "load", "metrics"]
+__all__ = ["build", "frames", "load", "metrics", "overlay"]
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use, so that `import salema` reads nothing and costs nothing."""
     if name in ("build", "load"):
         return getattr(import_module("salema.predict.load"), name)
+    if name in ("frames", "overlay"):
+        return getattr(import_module("salema.predict.arrays"), name)
     if name == "metrics":
         return import_module("salema.score.metrics")
     raise AttributeError(f"module 'salema' has no attribute {name!r}")

@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 import warnings
+import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import salema
 from salema.files import SalemaError, absent
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
         with suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
-    parsed = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parsed = _parser().parse_args(arguments or ["--help"])
     try:
         result = parsed.command(parsed)
         if isinstance(result, int):
@@ -104,6 +107,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "controls --out": dict(type=Path, help="a new folder: one folder of maps a control"),
     "--tau": dict(default=0.4, type=float, help="time constant of the average, in seconds"),
     "view --out": dict(type=Path, help="the page (default: <name>.html)"),
+    "demo --out": dict(type=Path, default=Path("demo.html"), help="the page"),
+    "--open": dict(action="store_true", help="show the page in the browser"),
     # files of weights
     "old": dict(type=Path, help="a checkpoint of the authors, or a file of ours"),
     "new": dict(type=Path, help="the .safetensors file to write"),
@@ -176,6 +181,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     end = "Bad input ends with status 2 and one line; work that ended early with status 1."
     parser = _Parser(prog="salema", description="Video saliency with a memory.", epilog=end)
+    parser.add_argument("--version", action="version", version=f"salema {salema.__version__}")
     parser.add_argument("--params", default="params.yaml", help="the parameters of the study")
     parser.add_argument("--profile", help="a profile of them (default: the one they name)")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -195,8 +201,9 @@ def _parser() -> _Parser:
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
     controlled = f"predictions --dataset {clips} --tau --out"
     command("controls", _controls, "what of a memory's gain is smoothing or delay", controlled)
-    page = f"source --out --overwrite {looks} {model}"
-    command("view", _view, "one self-contained HTML page for a video", page)
+    page = f"--out --overwrite --open {looks} {model}"
+    command("view", _view, "one self-contained HTML page for a video", f"source {page}")
+    command("demo", _view, "the same for a clip that comes with salema", page)
     checkpoints = f"old new --half {placed}"
     command("convert", _convert, "an authors' checkpoint as a weights file of ours", checkpoints)
     stored = f"out --weights --sha256 {placed}"
@@ -263,10 +270,15 @@ def _predict(parsed: argparse.Namespace) -> int:
 
 def _view(parsed: argparse.Namespace) -> int:
     from salema.predict.sources import Output
+    from salema.tools.view import DEMO
 
-    out = parsed.out or Path(f"{Path(parsed.source).resolve().stem}.html")
+    source = getattr(parsed, "source", str(DEMO))
+    out = parsed.out or Path(f"{Path(source).resolve().stem}.html")
     looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
-    return _page(_model(parsed), parsed.source, out, Output(None, "png", None, "source", *looks))
+    status = _page(_model(parsed), source, out, Output(None, "png", None, "source", *looks))
+    if parsed.open and not webbrowser.open(out.resolve().as_uri()):
+        print(f"no browser was found; open {out} in one", file=sys.stderr)
+    return status
 
 
 def _page(predictor: "Predictor", source: str, out: Path, output: "Output") -> int:

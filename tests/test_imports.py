@@ -112,4 +112,5 @@ def test_metrics_comes_on_first_use():
 def test_a_name_that_the_package_has_not_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = salema.lod
-    assert set(salema.__all__) == {"build", "load", "metrics"}
+    assert set(salema.__all__) == {"build", "frames", "load", "metrics", "overlay"}
+    assert all(callable(getattr(salema, name)) for name in ("build", "frames", "load", "overlay"))

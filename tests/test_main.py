@@ -49,7 +49,7 @@ def run(file, tmp_path, monkeypatch, capfd):
 
     def command(*arguments, at=file):
         words = [str(argument) for argument in arguments]
-        if at is not None and words[0] in ("predict", "view"):
+        if at is not None and words[0] in ("predict", "view", "demo"):
             words[1:1] = ["--weights", str(at), "--device", "cpu", "--precision", "fp32"]
         try:
             status = main(words)
@@ -647,3 +647,34 @@ def test_view_and_predict_write_a_page(run, refused, tmp_path):
     status, _, _ = run("predict", "clip.mp4", "--view", "page.html", "--colormap", "bone")
     assert status == 0 and tree(tmp_path) == ["clip.html", "clip.mp4", "page.html"]
     assert (tmp_path / "page.html").read_bytes() != (tmp_path / "clip.html").read_bytes()
+
+
+def test_demo_is_the_page_of_the_clip_that_comes_along_and_names_its_makers(run, tmp_path):
+    status, out, err = run("demo", "--out", "d.html")
+    assert (status, out, err) == (0, "d.html\n", "")
+    text = (tmp_path / "d.html").read_text("utf-8")
+    assert "125 frames" in text and "© Blender Foundation, www.bigbuckbunny.org, CC BY 3.0" in text
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_view_opens_its_page_or_says_that_there_is_no_browser(run, tmp_path, monkeypatch, found):
+    film(tmp_path / "a b.mp4", ramp(3))
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda page: opened.append(page) or found)
+    status, out, err = run("view", "a b.mp4", "--open")
+    assert (status, out) == (0, "a b.html\n")
+    assert opened == [(tmp_path / "a b.html").as_uri()]
+    assert err == ("" if found else "no browser was found; open a b.html in one\n")
+    run("view", "a b.mp4", "--overwrite")
+    assert len(opened) == 1
+
+
+def test_salema_alone_prints_the_help_and_it_knows_its_version(capfd, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["salema"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capfd.readouterr()
+    assert left.value.code == 0 and "commands:" in out and err == ""
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0 and capfd.readouterr().out == f"salema {salema.__version__}\n"

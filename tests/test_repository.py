@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for pattern in ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "salema/model/README.md",
-                    "reports/*/README.md")
+                    "notebooks/README.md", "reports/*/README.md")
     for path in sorted(ROOT.glob(pattern))
 }  # fmt: skip
 README = PAGES["README.md"]
@@ -89,6 +89,29 @@ def test_every_command_and_option_that_a_page_shows_is_one():
     assert {"study", "test"} <= makes <= set(TARGETS)
 
 
+def test_every_test_to_copy_exists_in_the_file_that_is_named_with_it():
+    rows = re.findall(
+        r"\| `(tests/\S+\.py)`: (.*) \|$", PAGES["CONTRIBUTING.md"], flags=re.MULTILINE
+    )
+    assert len(rows) >= 4
+    for path, names in rows:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        for name in re.findall(r"`(test_\w+)`", names):
+            assert f"def {name}(" in text, f"{path}: {name}"
+
+
+def test_the_clip_that_comes_along_is_small_and_its_licence_lies_beside_it():
+    about = (ROOT / "salema/tools/bigbuckbunny.md").read_text(encoding="utf-8")
+    assert (ROOT / "salema/tools/bigbuckbunny.mp4").stat().st_size <= 400_000
+    for text in (about, README):
+        assert "Blender Foundation" in text and "creativecommons.org/licenses/by/3.0" in text
+
+
+def test_every_notebook_to_try_things_in_is_in_their_readme():
+    listed = re.findall(r"\(explore/(\w+)\.ipynb\)", PAGES["notebooks/README.md"])
+    assert sorted(listed) == sorted(p.stem for p in (ROOT / "notebooks/explore").glob("*.ipynb"))
+
+
 def test_every_picture_of_the_docs_is_small_and_has_its_licence_with_it():
     table = PAGES["docs/figures/README.md"]
     pictures = [
@@ -147,6 +170,14 @@ def test_make_study_takes_a_profile_and_sets_only_its_line_of_params(tmp_path):
         assert ran.returncode == 2 and found == after and "python" not in ran.stdout
         assert f"unknown profile {wrong} (see profiles in params.yaml)" in ran.stderr
     assert set(tmp_path.iterdir()) == files
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_lab_passes_options_on_and_may_run_as_root_in_a_container():
+    words = ["make", "-n", "lab", "ARGS=--no-browser --port 8890"]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    line = ran.stdout.splitlines()[-1]
+    assert line.endswith(" --no-browser --port 8890 notebooks") and "--allow-root" in line
 
 
 def test_the_starter_weights_are_made_from_the_profiles_of_their_file():

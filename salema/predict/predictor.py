@@ -1,10 +1,11 @@
 """The one path from frames to maps: in order, chunk by chunk, in constant memory."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import chain, groupby, islice
 from operator import itemgetter
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -20,6 +21,7 @@ from salema.model.network import SaliencyModel, State
 from salema.model.recurrence import EMA
 from salema.model.weights import Card
 from salema.predict import cpu
+from salema.predict.arrays import frames as read_frames
 
 # Bytes of the largest activation on a CPU. Larger ones leave the cache, and glibc returns their
 # memory after each layer, only to page it in again for the next one.
@@ -123,19 +125,23 @@ class Predictor:
         """A uint8 (H, W, 3) RGB frame at the model's size, by area; the aspect is not kept."""
         return fit(frame, self.size)
 
-    def predict(self, frames: np.ndarray, size: str = "source") -> np.ndarray:
+    def predict(
+        self, frames: np.ndarray | Sequence[np.ndarray] | str | Path, size: str = "source"
+    ) -> np.ndarray:
         """Maps of a whole clip, in one call.
 
         Args:
-            frames: uint8 (T, H, W, 3) RGB, any T, any size; the memory starts empty.
+            frames: uint8 (T, H, W, 3) RGB, any T, any size, or a list of such frames (H, W, 3);
+                or a path: a video, a folder of frames or an image. The memory starts empty.
             size: "source": maps as large as the frames (bilinear); "model": as computed.
 
         Returns:
             float32 (T, H, W) in [0, 1], raw: the scale is the network's own.
 
         Raises:
-            ValueError: The frames are not uint8 (T, H, W, 3).
+            ValueError: The frames are not uint8 (T, H, W, 3), or the path cannot be read.
         """
+        frames = read_frames(frames) if isinstance(frames, str | Path) else _stacked(frames)
         _check(frames)
         shape = frames.shape[1:3] if size == "source" else self.size
         maps = np.empty((len(frames), *shape), np.float32)
@@ -199,6 +205,16 @@ def _numbered(
             number += 1
         before = shape, small
         yield number, item, small
+
+
+def _stacked(frames: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+    """Frames as one array; an error if they are neither an array nor a list of one size."""
+    if isinstance(frames, list | tuple) and len({np.shape(frame) for frame in frames}) == 1:
+        return np.stack(frames)
+    if not isinstance(frames, np.ndarray):
+        wanted = "a uint8 array (T, H, W, 3), a list of frames of one size or a path"
+        raise ValueError(f"frames must be {wanted}, not {type(frames).__name__} (or use stream)")
+    return frames
 
 
 def _check(frames: np.ndarray) -> None:

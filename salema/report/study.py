@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,11 +35,12 @@ class Study:
 
     @classmethod
     def open(cls, profile: str | None = None, local: bool = False) -> "Study":
-        """The study of `params.yaml` in the current folder; None: the profile that it names.
+        """The study of the clone around the current folder, which becomes the clone's root.
 
-        Rows that continue on a set which the profile does not have are left out: their weights are
-        those of the row that they start from.
+        `profile` None: the one that `params.yaml` names. Rows that continue on a set which the
+        profile does not have are left out: their weights are those of the row that they start from.
         """
+        enter_clone()
         params = read(profile=profile)
         sets = {None, *params.data.continued}
         placements = {run: row for run, row in params.placements.items() if row.data in sets}
@@ -179,6 +181,19 @@ class Study:
     def maps(self, run: str, clip: Clip) -> Iterator[np.ndarray]:
         """The maps that a run predicted for a clip: (h, w), one for each frame."""
         return Maps(folder=self.params.run_folder(run) / "maps").of(clip)
+
+
+def enter_clone() -> Path:
+    """Make the next folder up that holds `params.yaml` the current one; returns it.
+
+    JupyterLab starts a notebook in its own folder, and the paths of the study begin at the root.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file():
+            os.chdir(folder)
+            return folder
+    raise SalemaError(f"no params.yaml in {here} or above (open the notebook inside a clone)")
 
 
 def time_constant(alpha: float, fps: float = 1.0) -> float:

@@ -27,6 +27,8 @@ from salema.predict.sources import Output, bounded
 LONGEST = 640  # pixels of a pane's longer side
 THUMBNAILS, THUMBNAIL_WIDTH = 12, 240
 POINTS = 1500  # of a curve, at most
+DEMO = Path(__file__).parent / "bigbuckbunny.mp4"  # 5 s, 320x180, 25 frames a second
+DEMO_CREDIT = "© Blender Foundation, www.bigbuckbunny.org, CC BY 3.0"
 
 
 def entropy(saliency: np.ndarray) -> float:
@@ -91,7 +93,7 @@ def page(predictor: Predictor, source: str, out: Path, output: Output) -> str | 
             shown = panes.encode(film, predictor, output.shot_reset)
         if len(panes.times) == 1:
             film.write_bytes(write.picture(shown, ".png"))
-        _write(part, film, _fields(panes, predictor))
+        _write(part, film, _fields(panes, predictor, source == str(DEMO)))
     return panes.source.stopped
 
 
@@ -142,7 +144,7 @@ class _Panes:
         return np.array(self.times)[starts], sums / counts[:, None]
 
 
-def _fields(panes: _Panes, predictor: Predictor) -> dict[str, str | float]:
+def _fields(panes: _Panes, predictor: Predictor, demo: bool) -> dict[str, str | float]:
     """The values of the template's fields, as HTML or numbers, except for the film."""
     source, (times, values) = panes.source, panes.curves()
     still, step = len(panes.times) == 1, 1 / panes.fps
@@ -153,6 +155,7 @@ def _fields(panes: _Panes, predictor: Predictor) -> dict[str, str | float]:
     facts = f"{source.size[1]} x {source.size[0]} pixels"
     if not still:
         facts += f", {len(panes.times)} frames, {panes.fps:.4g} a second, {_clock(seconds)}"
+    facts += f". {DEMO_CREDIT}" if demo else ""
     place = predictor.placement
     names = {"none": "no memory", "ema": "EMA", "convlstm": "ConvLSTM", "conv": "convolution"}
     memory = names[place.recurrence]

@@ -8,7 +8,7 @@ from finished import NAMES, losses, only, scatter, score
 
 from salema.files import SalemaError
 from salema.report import charts, tables, words
-from salema.report.study import Study, time_constant
+from salema.report.study import Study, enter_clone, time_constant
 
 
 def test_a_time_constant_is_the_time_until_a_weight_falls_to_one_in_e():
@@ -186,3 +186,15 @@ def test_maps_of_a_run_are_read_from_videos_and_pictures(study, clip):
     assert levels == pytest.approx([0, 0.5, 0.25, 0.25, 1, 1], abs=1e-4)
     with pytest.raises(SalemaError, match="no maps of DHF1K 0601 in"):
         next(study.maps("ema30-plain", clip))
+
+
+def test_a_study_opens_where_jupyterlab_starts_a_notebook(tmp_path, monkeypatch):
+    deep = tmp_path / "notebooks" / "explore"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    with pytest.raises(SalemaError, match=r"no params\.yaml in .*explore or above \(open"):
+        enter_clone()
+    (tmp_path / "params.yaml").write_bytes((Path(__file__).parents[2] / "params.yaml").read_bytes())
+    assert Study.open("open", local=True).folder == Path("reports/local/open")
+    assert Path.cwd() == tmp_path
+    assert enter_clone() == tmp_path == Path.cwd()
