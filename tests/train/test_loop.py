@@ -663,7 +663,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_line_and_leaves_nothing(refused):
 
     shutil.rmtree("runs/tiny/ema61", ignore_errors=True)
     told = refused("finetune", "ema61", change=wild)
-    assert "the loss of ema61 is not finite (lower learning_rate)" in told
+    assert "the loss of ema61 is not finite: step 2, rate 1e+30, DHF1K 000" in told
     assert not Path("runs/tiny/ema61").exists()
 
 
@@ -672,7 +672,8 @@ def test_maps_that_are_not_finite_end_in_the_same_line_before_the_bce_fails(refu
         given["profiles"]["tiny"]["finetune"].update(learning_rate=1e30, epochs=3)
 
     told = refused("finetune", "ema54", change=wild)
-    assert "the loss of ema54 is not finite (lower learning_rate)" in told
+    assert "the loss of ema54 is not finite: step 2, rate 1e+30, DHF1K 000" in told
+    assert "(lower learning_rate, or look at the clip)" in told
     assert not Path("runs/tiny/ema54").exists()
 
 
