@@ -9,13 +9,13 @@ import json
 import re
 import signal
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from salema.files import atomic
 from salema.train import ranks
@@ -83,10 +83,13 @@ class Checkpoints:
         """The newest checkpoint that is whole and not of more than `epochs` epochs."""
         for path in self._there():
             try:
+                with zipfile.ZipFile(path) as file:  # torch does not compare the checksums
+                    if broken := file.testzip():
+                        raise ValueError(broken)
                 state = torch.load(path, weights_only=True, map_location="cpu")
             except Exception as error:  # whatever a damaged file makes torch fail with
                 reason = " ".join(str(error).split())[:80]
-                tqdm.write(f"{path} is damaged: the checkpoint before it counts ({reason})")
+                ranks.tell(f"{path} is damaged: the checkpoint before it counts ({reason})")
                 continue
             if state["begun"] <= epochs:
                 return state

@@ -17,6 +17,10 @@ from salema.train.windows import Reader, clip_windows, image_windows
 CODE = ("files.py", "params.py", "media", "data", "model", "train")  # what training depends on
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 @dataclass(frozen=True)
 class Job:
     """What determines one training: its settings, its clips, the weights it starts from."""
@@ -55,17 +59,17 @@ class Job:
             described["settings"].pop("epochs")
         both = [*self.clips, *self.val]
         clips = [(c.dataset, c.name, c.n_frames, self.cache.identity(c)) for c in both]
-        clips = hashlib.sha256(json.dumps([clips, self.seen]).encode()).hexdigest()
+        clips = _digest(json.dumps(clips).encode())
         package = Path(__file__).parents[1]
         files = [p for n in CODE for p in sorted(package.glob(f"{n}/*.py")) or [package / n]]
-        code = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-        start = self.start and hashlib.sha256(Path(self.start).read_bytes()).hexdigest()
+        code = _digest(b"".join(path.read_bytes() for path in files))
+        start = Path(self.start).read_bytes() if self.start else b""
+        start = _digest(json.dumps([_digest(start), self.seen]).encode())
         return described | {"list of clips": clips, "code": code, "weights to start from": start}
 
     def key(self, parts: dict | None = None) -> str:
         """The name of the run with a hash of `parts`."""
-        digest = hashlib.sha256(json.dumps(parts or self.parts()).encode())
-        return f"{self.run}-{digest.hexdigest()[:16]}"
+        return f"{self.run}-{_digest(json.dumps(parts or self.parts()).encode())[:16]}"
 
     def all_seen(self) -> dict[str, list[str]]:
         """Data set -> names of the clips that the trained weights have seen, earlier or here."""

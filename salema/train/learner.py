@@ -84,18 +84,16 @@ class Learner:
         places = torch.tensor([[self.steps, self.position]], device=self.device)
         if len(set(map(tuple, ranks.whole(places).tolist()))) > 1:
             ranks.stop("the processes see different checkpoints (share the folder .salema)")
-        if ranks.rank():
-            return
         if self.position and self.epoch == len(self.history):
-            tqdm.write(
+            ranks.tell(
                 f"{self.job.run}: resuming in epoch {self.epoch + 1}, window {self.position}"
             )
         elif self.steps:
-            tqdm.write(f"{self.job.run}: resuming after epoch {self.epoch}")
+            ranks.tell(f"{self.job.run}: resuming after epoch {self.epoch}")
         if ranks.count() > 1:
             shared = f"{ranks.count()} processes share the batch of {self.settings.batch}"
             own = ", and each normalises by its own clips" if len(self.network.branches) else ""
-            tqdm.write(f"{self.job.run}: {shared}{own}")
+            ranks.tell(f"{self.job.run}: {shared}{own}")
 
     def one_epoch(self) -> None:
         """Train on every window once, then compute the validation loss; or on what is left."""
@@ -242,7 +240,7 @@ class Learner:
         """The mean loss per frame of the validation windows; None if there are none."""
         if self.skipped:
             names = ", ".join(dict.fromkeys(self.skipped))
-            tqdm.write(f"{self.job.run}: {len(self.skipped)} windows were skipped, of {names}")
+            ranks.tell(f"{self.job.run}: {len(self.skipped)} windows were skipped, of {names}")
             self.skipped = []
         network = self.result().eval()
         losses, state = [], None

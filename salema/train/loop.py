@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from salema import data
 from salema.files import SCRATCH, SalemaError, atomic
@@ -143,7 +142,7 @@ def train(network: SaliencyModel, job: Job) -> Path:
     with kept.signals():
         learner = Learner(network, job, kept)
         if changed := kept.describe(job.run, parts):
-            tqdm.write(changed)
+            ranks.tell(changed)
         if saved := kept.newest(epochs):
             learner.load_state_dict(saved)
         learner.announce()

@@ -14,6 +14,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 from salema.files import SalemaError
 
@@ -59,6 +60,12 @@ def joined() -> Iterator[None]:
         raise SalemaError(f"{what} (see its own line; run again to resume)") from error
     finally:
         distributed.destroy_process_group()
+
+
+def tell(line: str) -> None:
+    """Report a line on stderr, once for all processes."""
+    if rank() == 0:
+        tqdm.write(line, file=sys.stderr)
 
 
 def stop(message: str) -> NoReturn:
