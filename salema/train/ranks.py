@@ -124,4 +124,5 @@ def wrapped(network: nn.Module, unused: bool) -> nn.Module:
     """
     if count() == 1:
         return network
-    return DistributedDataParallel(network, find_unused_parameters=unused)
+    options = {"find_unused_parameters": unused, "broadcast_buffers": False}
+    return DistributedDataParallel(network, **options)
