@@ -6,6 +6,7 @@ Each takes its share of the clips of every group, so that all have the same wind
 import math
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -124,5 +125,7 @@ def wrapped(network: nn.Module, unused: bool) -> nn.Module:
     """
     if count() == 1:
         return network
-    options = {"find_unused_parameters": unused, "broadcast_buffers": False}
-    return DistributedDataParallel(network, **options)
+    with warnings.catch_warnings():  # newer versions of torch have another name for it
+        warnings.simplefilter("ignore", FutureWarning)
+        options = {"find_unused_parameters": unused, "broadcast_buffers": False}
+        return DistributedDataParallel(network, **options)
