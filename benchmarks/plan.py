@@ -75,8 +75,11 @@ def schedule(runs: dict[str, Run], gpus: int, efficiency: float = 0.9) -> tuple[
     while (start := before.get(chain[-1])) is not None:
         chain.append(start)
     work = sum(hours for _, hours, _ in runs.values())
-    full = ended[last] < 1.25 * work / gpus
-    return ended[last], "all GPUs are busy" if full else "the chain " + ", ".join(chain[::-1])
+    if ended[last] < 1.25 * work / gpus:
+        return ended[last], "all GPUs are busy"
+    if runs[chain[-1]][0] is not None:  # it waits for a GPU, while others have none left to do
+        return ended[last], f"whole runs do not fill the GPUs; {last} is the last"
+    return ended[last], "the chain " + ", ".join(chain[::-1])
 
 
 def lengths(count: int, mean: float, spread: float, rng: np.random.Generator) -> np.ndarray:
