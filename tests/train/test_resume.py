@@ -74,7 +74,7 @@ SERVER.set_forkserver_preload(["salema.train.loop"])
 
 def train(folder):
     os.chdir(folder)
-    with Path("log").open("a") as sys.stderr:
+    with Path("log").open("a", buffering=1) as sys.stderr:
         loop.finetune(params.read("tiny.yaml"), RUN)
 
 
@@ -84,7 +84,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(study):
     whole = [path.read_bytes() for path in sorted(OUT.iterdir())]
     shutil.rmtree(OUT)
     shutil.rmtree(".salema/training")
-    random, done = np.random.default_rng(), 0
+    Path("log").touch()
+    random, done, at = np.random.default_rng(), 0, []
     for kill in range(KILLS + 1):
         process = SERVER.Process(target=train, args=(study,))
         process.start()
@@ -96,8 +97,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(study):
             process.kill()
         process.join()
         done = max(steps(), default=0)
+        at.append(done)
     log = Path("log").read_text()
-    print(log)
+    print(f"{log}last checkpoints: {at}")
     assert process.exitcode == 0 and "resuming in epoch" in log
     assert [path.read_bytes() for path in sorted(OUT.iterdir())] == whole
 
