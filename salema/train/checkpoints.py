@@ -95,27 +95,19 @@ class Checkpoints:
                 return state
         return None
 
-    def describe(self, run: str, parts: dict) -> str | None:
-        """Write what determines the run; say what differs from its last one, if this is new.
-
-        `parts` is {"params": {...}, "training clips": hash, ...}.
-        """
-        path = self.folder / "described.json"
-        others = re.compile(re.escape(run) + "-[0-9a-f]{16}")
+    def describe(self, run: str, parts: dict) -> None:
+        """Write what determines the run; if that is new, say what differs from its last one."""
+        path, name = self.folder / "described.json", re.compile(re.escape(run) + "-[0-9a-f]{16}")
         known = self.folder.parent.glob("*/described.json")
-        known = [p for p in known if others.fullmatch(p.parent.name)]
+        known = [p for p in known if name.fullmatch(p.parent.name)]
         if path in known or ranks.rank():
-            return None
-        newest = max(known, key=lambda p: p.stat().st_mtime_ns, default=None)
+            return
         with atomic(path) as part:
             part.write_text(json.dumps(parts, indent=1), encoding="utf-8")
-        if newest is None:
-            return None
-        with suppress(ValueError, OSError):
-            before = json.loads(newest.read_text("utf-8"))
+        with suppress(ValueError, OSError):  # the first one, or a damaged one
+            before = json.loads(max(known, key=lambda p: p.stat().st_mtime_ns).read_text("utf-8"))
             changed = ", ".join(_changes(before, json.loads(json.dumps(parts))))
-            return f"{run}: training starts from scratch, because of another {changed}"
-        return None
+            ranks.tell(f"{run}: training starts from scratch, because of another {changed}")
 
 
 def _changes(old: Any, new: Any, name: str = "") -> list[str]:

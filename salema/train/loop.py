@@ -141,8 +141,7 @@ def train(network: SaliencyModel, job: Job) -> Path:
     kept = Checkpoints(folder, job.params.guards.checkpoint_minutes)
     with kept.signals():
         learner = Learner(network, job, kept)
-        if changed := kept.describe(job.run, parts):
-            ranks.tell(changed)
+        kept.describe(job.run, parts)
         if saved := kept.newest(epochs):
             learner.load_state_dict(saved)
         learner.announce()
