@@ -40,13 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
         result = parsed.command(parsed)
         if isinstance(result, int):
             return result
-        print(result)
+        if os.environ.get("RANK", "0") == "0":  # torchrun's others write no files
+            print(result)
         return 0
     except SalemaError as error:
         print(f"salema: error: {error}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt as stop:
-        print("\nsalema: stopped; run the same command again to resume", file=sys.stderr)
+        what = stop.args[1] if len(stop.args) > 1 else "stopped"
+        print(f"\nsalema: {what}; run the same command again to resume", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -217,6 +217,13 @@ def named(name: str) -> Placement:
     return Placement(recurrence="ema", after=after, **settings)
 
 
+class Guards(Block):
+    """How training is kept from being lost. The weights do not depend on it."""
+
+    checkpoint_minutes: Rate = 10.0  # between checkpoints; also at the end of each epoch
+    skip_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01  # of windows that cannot be read
+
+
 class Predict(Block):
     """How maps are predicted. The maps do not depend on `chunk`."""
 
@@ -246,6 +253,7 @@ class Params(Block):
     finetune: Finetune | None = None  # with placements, never None
     placements: dict[Name, Placement] = {}  # `from_dict` adds the rows of `continued`
     continued: dict[Name, Placement] = {}
+    guards: Guards = Guards()
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
 
@@ -288,7 +296,7 @@ class Params(Block):
         return Path("reports") / self.profile
 
 
-BLOCKS = {"data": Data, "model": Model, "predict": Predict, "evaluate": Evaluate}
+BLOCKS = {"data": Data, "model": Model, "guards": Guards, "predict": Predict, "evaluate": Evaluate}
 BLOCKS |= {"tune": Tune, "finetune": Finetune, "placements": Placement, "continued": Placement}
 
 

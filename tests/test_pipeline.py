@@ -15,7 +15,7 @@ from salema.files import SalemaError
 from salema.predict import sources as predict
 from salema.score import evaluate
 from salema.score.maps import Maps
-from salema.train import loop
+from salema.train import job, loop
 
 ROOT = Path(__file__).parent.parent
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -43,7 +43,7 @@ def test_a_stage_depends_on_every_package_that_it_imports(stage):
 
 def test_a_checkpoint_depends_on_the_code_that_the_training_stages_depend_on():
     listed = {path for path in STAGES["finetune"]["do"]["deps"] if path.startswith("salema/")}
-    assert listed == {f"salema/{name}" for name in loop.CODE}
+    assert listed == {f"salema/{name}" for name in job.CODE}
 
 
 def test_every_stage_is_checked():
@@ -181,12 +181,12 @@ def test_an_interrupted_training_ends_with_the_same_weights(tiny, monkeypatch):
 
 def test_a_changed_parameter_never_meets_old_weights(tiny):
     clips = data.load(tiny.root, "DHF1K", "train")
-    job = loop.Job(tiny, "ema30", tiny.finetune, clips, [])
+    known = loop.Job(tiny, "ema30", tiny.finetune, clips, [])
     other = tiny.finetune.model_copy(update={"learning_rate": 2e-3})
     longer = tiny.finetune.model_copy(update={"epochs": 9})
-    assert loop.Job(tiny, "ema30", other, clips, []).key() != job.key()
-    assert loop.Job(tiny, "ema30", tiny.finetune, clips[1:], []).key() != job.key()
-    assert loop.Job(tiny, "ema30", longer, clips, []).key() == job.key()
+    assert loop.Job(tiny, "ema30", other, clips, []).key() != known.key()
+    assert loop.Job(tiny, "ema30", tiny.finetune, clips[1:], []).key() != known.key()
+    assert loop.Job(tiny, "ema30", longer, clips, []).key() == known.key()
 
 
 def test_a_profile_without_its_data_stops_in_one_line(tiny, tmp_path):

@@ -5,13 +5,13 @@ Everything before and after a recurrence is independent of time: T frames are on
 Source: Pan et al., arXiv 1701.01081 (SalGAN); Linardos et al., BMVC 2019 (SalEMA).
 """
 
+from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from salema.files import SalemaError
 from salema.model.efficientnet import Lite
@@ -35,13 +35,13 @@ class State(NamedTuple):
     frame: int = 0
     memories: dict[int, Tensor | Cells | tuple[()]] = {}  # noqa: RUF012 - never mutated
 
-    def detach(self) -> "State":
-        """The same state without its history, for truncated backpropagation."""
-        cut = {}
+    def each(self, change: Callable[[Tensor], Tensor]) -> "State":
+        """A state with each tensor (B, ...) changed; `Tensor.detach` cuts off its history."""
+        changed = {}
         for layer, memory in self.memories.items():
             whole = isinstance(memory, Tensor)
-            cut[layer] = memory.detach() if whole else tuple(part.detach() for part in memory)
-        return State(self.frame, cut)
+            changed[layer] = change(memory) if whole else tuple(change(part) for part in memory)
+        return State(self.frame, changed)
 
 
 class SaliencyModel(nn.Module):
@@ -54,6 +54,7 @@ class SaliencyModel(nn.Module):
     def __init__(self, config: Model, placement: Placement, branches: bool = False) -> None:
         super().__init__()
         self.config, self.placement = config, placement
+        self.draws: list[int] | None = None  # seeds of dropout in training, one for each clip
         self.layers = salgan(config.width)
         if config.encoder == "efficientnet-lite0":
             self._replace_encoder(branches)
@@ -143,16 +144,17 @@ class SaliencyModel(nn.Module):
     def _dropped(self, x: Tensor, batch: int, first: int, layer: int) -> Tensor:
         """Drop half of the channels of each frame (B * T, C, H, W), where the placement does."""
         kind = self.placement.dropout
-        if kind != "none" and self.training:
-            return F.dropout2d(x, 0.5)
-        if kind != "always":
+        if kind == "none" or (kind == "train" and not self.training):
             return x
+        seeds = [7] * batch
+        if self.training:  # another mask for each clip and step
+            seeds = self.draws or torch.randint(2**31, (batch,)).tolist()
         # Differs: the released code drew at random at inference. Here the channels depend on the
         # layer and the number of the frame, so that maps can be repeated with any chunk length.
-        channels, numbers = x.shape[1], range(first, first + len(x) // batch)
-        keep = [np.random.default_rng([7, layer, n]).random(channels) < 0.5 for n in numbers]
-        mask = torch.from_numpy(np.stack(keep)).to(x).mul(2)
-        return x * mask.repeat(batch, 1)[:, :, None, None]
+        numbers = range(first, first + len(x) // batch)
+        draws = [np.random.default_rng([seed, layer, n]) for seed in seeds for n in numbers]
+        keep = np.stack([draw.random(x.shape[1]) < 0.5 for draw in draws])
+        return x * torch.from_numpy(keep).to(x).mul(2)[:, :, None, None]
 
     def normalise(self, frames: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB -> (N, 3, H, W) BGR, mean subtracted, over `std`."""

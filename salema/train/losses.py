@@ -10,28 +10,30 @@ from torch.nn import functional as F
 from salema.params import Training, Tune
 
 
-def window_loss(maps: Tensor, targets: Tensor, settings: Training) -> Tensor:
-    """Loss of a window, summed over its frames and averaged over clips and pixels.
+def frame_losses(maps: Tensor, targets: Tensor, settings: Training) -> tuple[Tensor, Tensor]:
+    """The loss of each frame (B, T), and a weight (B, T): 0 where it does not count, else 1.
 
-    Maps and targets are (B, T, H, W) in [0, 1]; a frame without gaze is 0 everywhere. The
-    adversarial training validates with this BCE.
+    Maps and targets are (B, T, H, W) in [0, 1]; a frame without gaze is 0 everywhere, and
+    `loss: metrics` does not count it. The adversarial training validates with this BCE.
     """
-    time, maps, targets = maps.shape[1], maps.flatten(0, 1), targets.flatten(0, 1)
+    shape, maps, targets = maps.shape[:2], maps.flatten(0, 1), targets.flatten(0, 1)
+    counted = torch.ones_like(maps[:, 0, 0])
     if settings.loss == "metrics":
-        return metric_loss(maps, targets) * time
-    return pooled_bce(maps, targets, settings.pool if isinstance(settings, Tune) else 1) * time
+        gaze = targets.flatten(1).sum(1) > 0
+        losses, counted = torch.zeros_like(counted), gaze.to(maps.dtype)
+        losses[gaze] = metric_losses(maps[gaze], targets[gaze])
+    else:
+        pool = settings.pool if isinstance(settings, Tune) else 1
+        losses = pooled_bce(maps, targets, pool, "none").flatten(1).mean(1)
+    return losses.view(shape), counted.view(shape)
 
 
-def metric_loss(maps: Tensor, targets: Tensor) -> Tensor:
-    """KLD - CC / 2 - NSS / 10 of (N, H, W) maps, mean over the frames that have gaze.
+def metric_losses(maps: Tensor, targets: Tensor) -> Tensor:
+    """KLD - CC / 2 - NSS / 10 of (N, H, W) maps and targets that have gaze -> (N,).
 
-    The NSS weights pixels by the blurred gaze. The loss is 0 if no frame has gaze.
+    The NSS weights pixels by the blurred gaze.
     """
-    p, q = maps.flatten(1), targets.flatten(1)
-    kept = q.sum(1) > 0
-    if not bool(kept.any()):
-        return maps.sum() * 0.0
-    p, q = p[kept] + 1e-7, q[kept]
+    p, q = maps.flatten(1) + 1e-7, targets.flatten(1)
     p, q = p / p.sum(1, keepdim=True), q / q.sum(1, keepdim=True)
     kld = (q * (torch.log(q + 1e-9) - torch.log(p))).sum(1)
     # In units of the mean, and with a floor: a constant map has a CC and NSS of 0 and a gradient.
@@ -39,14 +41,14 @@ def metric_loss(maps: Tensor, targets: Tensor) -> Tensor:
     spread, spread_q = ((x.square().mean(1) + 1e-6).sqrt() for x in (centred, wanted))
     cc = (centred * wanted).mean(1) / (spread * spread_q)
     nss = (centred * q).sum(1) / spread
-    return (kld - cc / 2 - nss / 10).mean()
+    return kld - cc / 2 - nss / 10
 
 
-def pooled_bce(maps: Tensor, targets: Tensor, pool: int) -> Tensor:
-    """Mean BCE of maps and targets (N, H, W) in [0, 1] after average pooling."""
+def pooled_bce(maps: Tensor, targets: Tensor, pool: int, reduction: str = "mean") -> Tensor:
+    """BCE of maps and targets (N, H, W) in [0, 1] after average pooling."""
     if pool > 1:
         maps, targets = F.avg_pool2d(maps, pool), F.avg_pool2d(targets, pool)
-    return F.binary_cross_entropy(maps, targets)
+    return F.binary_cross_entropy(maps, targets, reduction=reduction)
 
 
 class Discriminator(nn.Module):

@@ -18,6 +18,7 @@ from salema.data import Clip, FrameCache, blur, sigma
 from salema.files import SalemaError
 from salema.model.layers import MEAN_BGR
 from salema.params import Finetune, Tune
+from salema.train import ranks
 
 SALBCE = ("flip", "flip-vertical", "rotate", "none")
 MEAN_RGB = tuple(round(value) for value in reversed(MEAN_BGR))
@@ -25,11 +26,17 @@ Pair = tuple[np.ndarray, np.ndarray]  # an image uint8 (H, W, 3) and its map uin
 
 
 class Window(NamedTuple):
-    """Frames and targets of one backward pass: B clips in parallel, T frames of each."""
+    """Frames and targets of one backward pass: B clips in parallel, T frames of each.
+
+    With several processes, B is the share of one. A clip that cannot be read is black.
+    """
 
     first: bool  # whether the clips start here, with an empty memory
     frames: np.ndarray  # uint8 (B, T, H, W, 3) RGB
     targets: np.ndarray  # uint8 (B, T, H, W), as `FrameCache.maps` gives them
+    weights: np.ndarray  # float32 (B,), 0 where a clip cannot be read or is a repeat, else 1
+    clips: list[str]  # of the whole group: "<data set> <name>"
+    problems: list[str]  # of the clips that cannot be read
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return uint8 frames (B, T, H, W, 3), and float32 targets (B, T, H, W) in [0, 1]."""
@@ -60,8 +67,14 @@ def image_windows(
         batch = items[start : start + settings.batch]
         if training and start and len(batch) < settings.batch:
             return  # a small last batch would have the weight of a whole one
-        seed = int(rng.integers(2**63))
-        yield partial(_read_images, batch, cache, augment, seed, half)
+        # Each image has its own numbers, whatever process reads it.
+        seeds = rng.integers(2**63, size=len(batch))
+        group = [
+            (clip, partial(_image, clip, frame, cache, augment, int(seed), half))
+            for (clip, frame), seed in zip(batch, seeds, strict=True)
+        ]
+        size = [side // 2 for side in cache.size] if half else cache.size
+        yield partial(_read, True, group, (1, *size))
 
 
 def _some(clip: Clip, settings: Tune, rng: Generator, training: bool) -> list[int]:
@@ -71,24 +84,21 @@ def _some(clip: Clip, settings: Tune, rng: Generator, training: bool) -> list[in
     return np.linspace(0, clip.n_frames - 1, count).round().astype(int).tolist()
 
 
-def _read_images(
-    items: list[tuple[Clip, int]], cache: FrameCache, augment: str, seed: int, half: bool
-) -> Window:
+def _image(clip: Clip, frame: int, cache: FrameCache, augment: str, seed: int, half: bool) -> Pair:
     rng = np.random.default_rng(seed)
-    pairs = []
-    for clip, frame in items:
-        image = _part(cache.frames(clip), clip, frame, 1)[0]
-        target = _part(cache.maps(clip), clip, frame, 1)[0]
-        if augment == "zoom":
-            counts = _part(cache.fixations(clip), clip, frame, 1)[0]
-            pair = zoomed(image, target, counts, rng)
-        else:
-            pair = augmented(image, target, augment, rng)
-        if half:
-            small = (image.shape[1] // 2, image.shape[0] // 2)
-            pair = [cv2.resize(array, small, interpolation=cv2.INTER_AREA) for array in pair]
-        pairs.append(pair)
-    return Window(True, *(np.stack(arrays)[:, None] for arrays in zip(*pairs, strict=True)))
+    image = _part(cache.frames(clip), clip, frame, 1)[0]
+    target = _part(cache.maps(clip), clip, frame, 1)[0]
+    if augment == "zoom":
+        counts = _part(cache.fixations(clip), clip, frame, 1)[0]
+        image, target = zoomed(image, target, counts, rng)
+    else:
+        image, target = augmented(image, target, augment, rng)
+    if half:
+        small = (image.shape[1] // 2, image.shape[0] // 2)
+        image, target = (
+            cv2.resize(x, small, interpolation=cv2.INTER_AREA) for x in (image, target)
+        )
+    return image[None], target[None]
 
 
 def clip_windows(
@@ -104,27 +114,44 @@ def clip_windows(
     shuffled = training and settings.shuffle
     order = rng.permutation(len(clips)) if shuffled else range(len(clips))
     for at in range(0, len(order), settings.batch):
-        group = [clips[i] for i in order[at : at + settings.batch]]
-        length = min(clip.n_frames for clip in group)
+        together = [clips[i] for i in order[at : at + settings.batch]]
+        length = min(clip.n_frames for clip in together)
         longest = settings.frames_per_clip if training else 2 * settings.bptt_frames
         length = min(length, longest or length)
-        starts = [int(rng.integers(c.n_frames - length + 1)) if training else 0 for c in group]
-        flips = [settings.augment == "flip" and training and rng.random() < 0.5 for _ in group]
+        starts = [int(rng.integers(c.n_frames - length + 1)) if training else 0 for c in together]
+        flips = [settings.augment == "flip" and training and rng.random() < 0.5 for _ in together]
         for offset in range(0, length, settings.bptt_frames):
             count = min(settings.bptt_frames, length - offset)
-            parts = [(c, s + offset, f) for c, s, f in zip(group, starts, flips, strict=True)]
-            yield partial(_read_clips, offset == 0, parts, count, cache)
+            group = [
+                (clip, partial(_frames, clip, start + offset, count, flip, cache))
+                for clip, start, flip in zip(together, starts, flips, strict=True)
+            ]
+            yield partial(_read, offset == 0, group, (count, *cache.size))
 
 
-def _read_clips(
-    first: bool, parts: list[tuple[Clip, int, bool]], count: int, cache: FrameCache
-) -> Window:
-    frames, targets = [], []
-    for clip, start, flip in parts:
-        step = -1 if flip else 1
-        frames.append(_part(cache.frames(clip), clip, start, count)[:, :, ::step])
-        targets.append(_part(cache.maps(clip), clip, start, count)[:, :, ::step])
-    return Window(first, np.stack(frames), np.stack(targets))
+def _frames(clip: Clip, start: int, count: int, flip: bool, cache: FrameCache) -> Pair:
+    parts = (_part(array(clip), clip, start, count) for array in (cache.frames, cache.maps))
+    return tuple(part[:, :, :: -1 if flip else 1] for part in parts)
+
+
+def _read(first: bool, group: list[tuple[Clip, Callable[[], Pair]]], shape: tuple) -> Window:
+    """This process's share of a group of clips, read; `shape` is (T, H, W)."""
+    pairs, weights, problems = [], [], []
+    for index in ranks.indices(len(group)):
+        clip, read = group[min(index, len(group) - 1)]
+        try:
+            pairs.append(read())
+            weights.append(float(index < len(group)))
+        except SalemaError as error:
+            pairs.append((np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)))
+            weights.append(0.0)
+            problems.append(str(error))
+        except Exception as error:
+            what = f"the reader of {clip.dataset} {clip.name} died of {error!r}"
+            raise SalemaError(f"{what} (run again to resume)", 1) from error
+    arrays = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+    names = [f"{clip.dataset} {clip.name}" for clip, _ in group]
+    return Window(first, *arrays, np.float32(weights), names, problems)
 
 
 def _part(array: np.ndarray, clip: Clip, start: int, count: int) -> np.ndarray:

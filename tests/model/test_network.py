@@ -250,7 +250,7 @@ def test_the_control_of_a_convlstm_sees_one_frame_only():
         alone = [predicted(model, frame[None])[0] for frame in frames]
         np.testing.assert_allclose(together, alone, atol=1e-6)
         maps, state = model(torch.from_numpy(frames)[None])
-        assert maps.requires_grad and state.detach().memories == {after[0]: ()}
+        assert maps.requires_grad and state.each(torch.Tensor.detach).memories == {after[0]: ()}
 
 
 def test_branches_fold_into_the_same_maps():
@@ -275,10 +275,10 @@ def test_state_counts_frames_and_detaches():
     _, state = model(frames, state)
     assert state.frame == 6
     assert all(part.requires_grad for part in state.memories[29])
-    cut = state.detach()
+    cut = state.each(torch.Tensor.detach)
     assert not any(part.requires_grad for part in cut.memories[29])
     assert all(part.requires_grad for part in state.memories[29])
-    assert State().detach() == State()
+    assert State().each(torch.Tensor.detach) == State()
 
 
 @pytest.mark.parametrize("name", STUDIED)

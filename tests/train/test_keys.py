@@ -11,7 +11,7 @@ import yaml
 from salema import data, params
 from salema.files import SalemaError
 from salema.model import weights
-from salema.train import loop
+from salema.train import job, loop
 
 ROOT = Path(__file__).parents[2]
 RAW = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -95,13 +95,13 @@ def keys(tmp_path, monkeypatch):
     def clips_of(_, sets):
         return [data.Clip("1", name, "train", ("1",), Path()) for name in sets], []
 
-    monkeypatch.setattr(loop, "CODE", ())
+    monkeypatch.setattr(job, "CODE", ())
     monkeypatch.setattr(loop, "clips_of", clips_of)
     monkeypatch.setattr(loop, "new_static", network)
     monkeypatch.setattr(loop, "_read", lambda path, given, run: (network(given), weights.Card()))
     monkeypatch.setattr(loop, "with_placement", lambda start, placement: start)
     monkeypatch.setattr(loop, "write", lambda *_: None)
-    monkeypatch.setattr(loop, "train", lambda _, job: found.update({job.run: job.key()}))
+    monkeypatch.setattr(loop, "train", lambda _, made: found.update({made.run: made.key()}))
     monkeypatch.setattr(data.FrameCache, "identity", staticmethod(lambda clip: clip.dataset))
 
     def of(raw):
@@ -170,6 +170,6 @@ def test_a_changed_key_of_paper_changes_exactly_the_trainings_that_it_is_for(key
 
 def test_the_code_of_training_is_part_of_every_key(keys, monkeypatch):
     before = keys(RAW)
-    monkeypatch.setattr(loop, "CODE", ("files.py",))
+    monkeypatch.setattr(job, "CODE", ("files.py",))
     after = keys(RAW)
     assert all(before[run] != after[run] for run in before)

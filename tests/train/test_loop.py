@@ -13,6 +13,7 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
+from studies import little, raw
 
 from salema import data, params
 from salema.__main__ import main
@@ -23,69 +24,7 @@ from salema.params import Model
 from salema.train import loop
 from salema.train.losses import Adversary
 
-ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "data" / "sample"
-STUDY = yaml.safe_load((ROOT / "params.yaml").read_text())
-FEW = {"SALICON/images": 3, "SALICON/maps": 3, "SALICON/fixations": 3}  # files a split
 NO_STEP = 1e-9  # a learning rate that leaves weights where they start
-
-
-def little(root):
-    """A few images and clips of the sample, by links."""
-    for part, count in FEW.items():
-        for folder in (SAMPLE / part).iterdir():
-            for path in sorted(folder.iterdir())[:count]:
-                link = root / part / folder.name / path.name
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path)
-    for number in (1, 2, 601):
-        for part in (f"video/{number:03d}.AVI", f"annotation/{number:04d}"):
-            link = root / "DHF1K" / part
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(SAMPLE / "DHF1K" / part)
-    for name in ("Hollywood-2", "UCF-sports"):
-        (root / name).symlink_to(SAMPLE / name)
-    return root
-
-
-def raw(root):
-    """The study's own parameters with the smallest budget."""
-    study = copy.deepcopy(STUDY)
-    one = {
-        "epochs": 1,
-        "batch": 3,
-        "optimizer": "adamw",
-        "learning_rate": 1e-3,
-        "augment": "none",
-        "precision": "fp32",
-    }
-    study["profile"] = "tiny"
-    study["profiles"] = {
-        "tiny": {
-            "data": {
-                "root": str(root),
-                "tune": ["SALICON"],
-                "finetune": ["DHF1K"],
-                "continued": ["Hollywood-2", "UCF-sports"],
-                "evaluate": {"DHF1K": "val"},
-            },
-            "model": {"size": [32, 48], "width": 0.125, "std": 64.0},
-            "tune": {"static": one | {"train": "all"}, "static-metrics": one, "port": {**one}},
-            "finetune": {
-                "epochs": 1,
-                "batch": 2,
-                "frames_per_clip": 4,
-                "bptt_frames": 2,
-                "learning_rate": 1e-3,
-                "precision": "fp32",
-            },
-            "placements": {
-                "ema30-released": {"learning_rate": 1e-3},
-                "videosalgan": {"learning_rate": 1e-3, "optimizer": "adam"},
-            },
-        }
-    }
-    return study
 
 
 @pytest.fixture(scope="module")
@@ -663,7 +602,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_line_and_leaves_nothing(refused):
 
     shutil.rmtree("runs/tiny/ema61", ignore_errors=True)
     told = refused("finetune", "ema61", change=wild)
-    assert "the loss of ema61 is not finite (lower learning_rate)" in told
+    assert "the loss of ema61 is not finite: step 2, rate 1e+30, DHF1K 000" in told
     assert not Path("runs/tiny/ema61").exists()
 
 
@@ -672,7 +611,8 @@ def test_maps_that_are_not_finite_end_in_the_same_line_before_the_bce_fails(refu
         given["profiles"]["tiny"]["finetune"].update(learning_rate=1e30, epochs=3)
 
     told = refused("finetune", "ema54", change=wild)
-    assert "the loss of ema54 is not finite (lower learning_rate)" in told
+    assert "the loss of ema54 is not finite: step 2, rate 1e+30, DHF1K 000" in told
+    assert "(lower learning_rate, or look at the clip)" in told
     assert not Path("runs/tiny/ema54").exists()
 
 

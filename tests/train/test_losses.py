@@ -8,11 +8,22 @@ from torch.nn import functional as F
 
 from salema.params import Finetune, Tune
 from salema.score import metrics
-from salema.train.losses import Adversary, Discriminator, metric_loss, pooled_bce, window_loss
+from salema.train.losses import Adversary, Discriminator, frame_losses, pooled_bce
 
 METRICS = Finetune(epochs=1, batch=1, learning_rate=1e-3, loss="metrics")
 BCE = Finetune(epochs=1, batch=1, learning_rate=1e-3)
 POOLED = Tune(epochs=1, batch=1, learning_rate=1e-3, pool=4)
+
+
+def window_loss(maps, targets, settings):
+    """Loss of a window, summed over its frames and averaged over clips, as it is trained on."""
+    losses, counted = frame_losses(maps, targets, settings)
+    return (losses * counted).sum() * maps.shape[1] / counted.sum().clamp(min=1)
+
+
+def metric_loss(maps, targets):
+    """That of frames (N, H, W), one a clip."""
+    return window_loss(maps[:, None], targets[:, None], METRICS)
 
 
 def dots(places, size=(8, 8)):

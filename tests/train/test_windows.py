@@ -183,13 +183,25 @@ def test_tensors_are_what_the_network_and_the_loss_take(clips, cache):
 
 
 @pytest.mark.parametrize("make", ["clips", "images"])
-def test_a_source_that_ends_too_early_is_named_in_one_line(root, clips, cache, monkeypatch, make):
+def test_a_source_that_ends_too_early_is_black_has_no_weight_and_is_named(
+    clips, cache, monkeypatch, make
+):
     monkeypatch.setattr(cache, "frames", lambda clip: np.zeros((2, *SIZE, 3), np.uint8))
-    with pytest.raises(SalemaError, match=r"UCF-sports Run-Side-00\d ends after 2 of \d frames"):
-        if make == "clips":
-            loaded(clip_windows(clips, cache, finetune(), rng(), 0))
-        else:
-            loaded(image_windows(clips, cache, tune(frames_per_clip=9), rng(), 0))
+    if make == "clips":
+        windows = loaded(clip_windows(clips[:1], cache, finetune(bptt_frames=2), rng(), 0))
+        assert [window.weights.tolist() for window in windows] == [[1], [0], [0], [0]]
+    else:
+        windows = loaded(image_windows(clips[:1], cache, tune(frames_per_clip=7), rng(), 0))
+        assert sum(window.weights.sum() for window in windows) <= 2
+    ends = "UCF-sports Run-Side-001 ends after 2 of 7 frames (copy it again"
+    assert ends in windows[-1].problems[0] and not windows[-1].frames.any()
+    assert set(windows[-1].clips) == {"UCF-sports Run-Side-001"}
+
+
+def test_a_reader_that_dies_is_reported_with_its_clip(clips, cache, monkeypatch):
+    monkeypatch.setattr(cache, "frames", lambda clip: 1 / 0)
+    with pytest.raises(SalemaError, match="the reader of UCF-sports Run-Side-001 died of ZeroDiv"):
+        loaded(clip_windows(clips[:1], cache, finetune(), rng(), 0))
 
 
 # ---------------------------------------------------------------------- windows of images
