@@ -5,9 +5,11 @@ travel between processes, and a video of any length needs constant memory.
 """
 
 import hashlib
+import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -100,8 +102,7 @@ def predict_cluster(planned: list[Planned], output: Output, chunk: int, model: t
     if todo:
         overlay = output.overlay and output.overlay.absolute()
         there = replace(output, folder=output.folder.absolute(), overlay=overlay)
-        with one_line("Ray gave up (see the log of its last session, below /tmp/ray)"):
-            rows |= _compute(todo, (there, chunk, model), output.folder)
+        rows |= _compute(todo, (there, chunk, model), output.folder)
     _write(output.folder / TABLE, list(rows.values()))
     for path in _parts(output.folder):
         path.unlink()
@@ -141,20 +142,26 @@ def _compute(todo: list[Row], arguments: tuple, folder: Path) -> dict[str, Row]:
 
 
 def _rows(todo: list[Row], arguments: tuple) -> Iterator[Row]:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # stderr holds our lines only
     import ray.data
 
-    ray.init(log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
-    context, there = ray.data.DataContext.get_current(), ray.cluster_resources()
-    context.enable_progress_bars, context.max_errored_blocks = False, -1
-    actors, share = int(there["CPU"]), 0.0
-    if gpus := there.get("GPU", 0):
-        actors, share = min(actors, int(PER_GPU * gpus)), 1 / PER_GPU
-    options = {"num_cpus": 1, "num_gpus": share, "max_task_retries": TRIES}
-    pool = ray.data.ActorPoolStrategy(size=max(1, min(actors, len(todo))))
-    data = ray.data.from_items(todo, override_num_blocks=min(len(todo), BLOCKS))
-    data = data.map(Worker, fn_constructor_args=arguments, compute=pool, **options)
     try:
+        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        context, there = ray.data.DataContext.get_current(), ray.cluster_resources()
+        context.enable_progress_bars, context.max_errored_blocks = False, -1
+        actors, share = int(there["CPU"]), 0.0
+        if gpus := there.get("GPU", 0):
+            actors, share = min(actors, int(PER_GPU * gpus)), 1 / PER_GPU
+        pool = ray.data.ActorPoolStrategy(size=max(1, min(actors, len(todo))))
+        options = {"compute": pool, "num_cpus": 1, "num_gpus": share, "max_task_retries": TRIES}
+        data = ray.data.from_items(todo, override_num_blocks=min(len(todo), BLOCKS))
+        with warnings.catch_warnings(action="ignore"):  # 2.64 drops max_task_retries
+            data = data.map(Worker, fn_constructor_args=arguments, **options)
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
         yield from data.iter_rows()
+    except Exception as error:  # of any part of Ray
+        what = f"Ray gave up: {(str(error) or repr(error)).splitlines()[0]}"
+        raise SalemaError(f"{what} (run again to resume; its log is below /tmp/ray)") from error
     finally:
         ray.shutdown()
 
