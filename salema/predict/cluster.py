@@ -5,12 +5,14 @@ travel between processes, and a video of any length needs constant memory.
 """
 
 import hashlib
+import json
 import logging
 import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from salema.files import SalemaError, atomic, one_line
+from salema.files import SalemaError, atomic
 from salema.media import read
 from salema.predict.load import load
 from salema.predict.many import Planned, finished, predict_one, target
 from salema.predict.sources import Output
 
 COLUMNS = ("path", "output", "frames", "seconds", "sha256", "error")
-TABLE = "predictions.parquet"  # in the folder of output; until the end, there are parts of it
-EVERY = 5.0  # seconds between parts: what a kill of the driver may cost of the table
 BLOCKS = 20_000  # at most; a block of rows is one task
 TRIES = 3  # of a task whose worker dies, besides the first
 PER_GPU = 4  # actors that share one, as decoding is slower than the network
@@ -78,19 +78,19 @@ def sha256(maps: Path) -> str:
 def predict_cluster(planned: list[Planned], output: Output, chunk: int, model: tuple) -> int:
     """Predict sources that `plan` named, on the cluster of RAY_ADDRESS or else on this machine.
 
-    `model` has the arguments of `load`. The folder of output gets a table, `predictions.parquet`,
-    with a row for each source. Rows of earlier runs are kept, and those with an error are tried
-    again. The status is 1 if a row of these sources has an error.
+    `model` has the arguments of `load`. In the folder of output, `predictions.jsonl` gets a row
+    whenever a source is finished, and `predictions.parquet` has all of them at the end. A later
+    run keeps rows and tries those with an error again. The status is 1 if a row has an error.
     """
     try:
         import ray  # noqa: F401
     except ModuleNotFoundError as error:
         raise SalemaError("Ray is not installed (pip install 'salema[ray]')") from error
-    rows = {row["output"]: row for row in _stored(output.folder)}
-    items, todo = [], []
+    log = output.folder / "predictions.jsonl"
+    rows, items, todo = _logged(log), [], []
     for source, name in planned:
         path, where = _text(source), _text(target(name, output).name)
-        item = {"path": path, "output": where, "error": LOST}
+        items.append(item := {"path": path, "output": where, "error": LOST})
         row = rows.get(where, item)
         ended = row["path"] == path and not row["error"] and finished(name, output)
         if output.overwrite or not ended:
@@ -98,14 +98,14 @@ def predict_cluster(planned: list[Planned], output: Output, chunk: int, model: t
             again = output.overwrite or row["error"] != LOST
             file = os.fsencode(os.path.abspath(source))
             todo.append(item | {"source": file, "name": os.fsencode(name), "again": again})
-        items.append(item)
-    if todo:
-        overlay = output.overlay and output.overlay.absolute()
-        there = replace(output, folder=output.folder.absolute(), overlay=overlay)
-        rows |= _compute(todo, (there, chunk, model), output.folder)
-    _write(output.folder / TABLE, list(rows.values()))
-    for path in _parts(output.folder):
-        path.unlink()
+    overlay = output.overlay and output.overlay.absolute()
+    there = replace(output, folder=output.folder.absolute(), overlay=overlay)
+    with log.open("a", encoding="utf-8") as file:
+        computed = _rows(todo, (there, chunk, model)) if todo else ()
+        for row in tqdm(computed, total=len(todo), unit="source", disable=None):
+            rows[row["output"]] = row
+            print("\n" + json.dumps(row), end="", file=file, flush=True)
+    _write(output.folder / "predictions.parquet", list(rows.values()))
     broken = [row for item in items if (row := rows[item["output"]])["error"]]
     for row in broken:
         print(f"{row['path']}: {row['error']}", file=sys.stderr)
@@ -114,31 +114,29 @@ def predict_cluster(planned: list[Planned], output: Output, chunk: int, model: t
     return 1 if broken else 0
 
 
+def _logged(log: Path) -> dict[str, Row]:
+    """Output -> its last row. A kill of the driver may have broken a line off."""
+    rows = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        with suppress(ValueError):
+            row = json.loads(line)
+            rows[row["output"]] = row
+    return rows
+
+
+def _write(path: Path, rows: list[Row]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    text = {name: pyarrow.string() for name in COLUMNS}
+    schema = pyarrow.schema(text | {"frames": pyarrow.int64(), "seconds": pyarrow.float64()})
+    with atomic(path) as part:
+        parquet.write_table(pyarrow.Table.from_pylist(rows, schema), part)
+
+
 def _text(path: str) -> str:
     """A path as text: the name of a file may be none."""
     return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _compute(todo: list[Row], arguments: tuple, folder: Path) -> dict[str, Row]:
-    """Output -> row, with parts of the table as the rows come, in any order."""
-    rows, fresh, since = {}, [], time.monotonic()
-
-    def keep() -> None:
-        nonlocal since
-        if fresh:
-            _write(folder / f"predictions.{time.time_ns()}.parquet", fresh)
-            rows.update((row["output"], row) for row in fresh)
-        fresh.clear()
-        since = time.monotonic()
-
-    try:
-        for row in tqdm(_rows(todo, arguments), total=len(todo), unit="source", disable=None):
-            fresh.append(row)
-            if time.monotonic() - since > EVERY:
-                keep()
-    finally:
-        keep()
-    return rows
 
 
 def _rows(todo: list[Row], arguments: tuple) -> Iterator[Row]:
@@ -164,27 +162,3 @@ def _rows(todo: list[Row], arguments: tuple) -> Iterator[Row]:
         raise SalemaError(f"{what} (run again to resume; its log is below /tmp/ray)") from error
     finally:
         ray.shutdown()
-
-
-def _parts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("predictions.*.parquet"))  # the oldest first
-
-
-def _stored(folder: Path) -> list[Row]:
-    from pyarrow import parquet
-
-    rows = []
-    for path in [*folder.glob(TABLE), *_parts(folder)]:
-        with one_line(f"not a table of predictions: {path} (remove it)"):
-            rows += parquet.read_table(path, columns=list(COLUMNS)).to_pylist()
-    return rows
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    import pyarrow
-    from pyarrow import parquet
-
-    text = {name: pyarrow.string() for name in COLUMNS}
-    schema = pyarrow.schema(text | {"frames": pyarrow.int64(), "seconds": pyarrow.float64()})
-    with atomic(path) as part:
-        parquet.write_table(pyarrow.Table.from_pylist(rows, schema), part)
