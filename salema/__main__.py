@@ -17,7 +17,9 @@ from salema.files import SalemaError, absent
 if TYPE_CHECKING:
     from salema.data import Clip
     from salema.params import Params
+    from salema.predict.many import Planned
     from salema.predict.predictor import Predictor
+    from salema.predict.ranks import Item, Ranks
     from salema.predict.sources import Output
 
 Command = Callable[[argparse.Namespace], "int | Path"]  # a status, or the file that was made
@@ -95,6 +97,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--chunk": dict(default=16, type=_count, help="frames at once; no map depends on it"),
     # maps
     "sources": dict(nargs="*", metavar="SOURCE", help="video, folder, image or camera:0"),
+    "--list": dict(metavar="FILE", help="one source a line; - is standard input"),
+    "--shard": dict(metavar="I/N", help="this part only: 1/4, 2/4, 3/4 or 4/4"),
+    "--engine": dict(default="here", choices=["here", "ray"], help="ray: on all of a cluster"),
     "--out": dict(type=Path, help="folder for the maps (default: saliency)"),
     "--format": dict(default="png", choices=["png", "gray", "npy"], help="pictures, video, array"),
     "--size": dict(default="source", choices=["source", "model"], help="size of the maps"),
@@ -194,11 +199,11 @@ def _parser() -> _Parser:
     placed, looks = "--placement --alpha --static", "--colormap --opacity --shot-reset"
     model = f"--weights --sha256 {placed} --device --precision --chunk"
     maps, clips = "--out --format --overwrite", "--root --split --videos"
-    files = f"sources {model} {maps} --overlay --view --size {looks}"
+    files = f"sources --list --shard --engine {model} {maps} --overlay --view --size {looks}"
     predict = command("predict", _predict, "maps of videos, pictures, a camera, ...", files)
-    predict.mode("--dataset", _predict_dataset, f"{clips} {model} {maps} --submission")
+    predict.mode("--dataset", _predict_dataset, f"{clips} --shard {model} {maps} --submission")
     predict.mode("--run", _predict_run)
-    scored = f"predictions --dataset {clips} --protocol --every --paired --weights --csv"
+    scored = f"predictions --dataset {clips} --shard --protocol --every --paired --weights --csv"
     evaluate = command("evaluate", _evaluate, "scores of anybody's maps", f"{scored} --allow-seen")
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
     controlled = f"predictions --dataset {clips} --tau --out"
@@ -253,21 +258,67 @@ def _clips(parsed: argparse.Namespace, ground_truth: bool) -> "list[Clip]":
 
 
 def _predict(parsed: argparse.Namespace) -> int:
-    from salema.predict import sources
+    from salema.predict import many, sources
 
-    if not parsed.sources:
+    if parsed.list == "-" or parsed.engine == "ray":
+        _alone("--list -" if parsed.list == "-" else "--engine ray")
+    if parsed.shard and parsed.engine == "ray":
+        raise SalemaError("--engine ray shares out itself (leave --shard out)")
+    names, several = many.listed(parsed.sources, parsed.list)
+    if not names:
         raise SalemaError("nothing to predict (name a video, a folder, an image or camera:0)")
-    if parsed.view and len(parsed.sources) != 1:
+    if parsed.view and len(names) != 1:
         raise SalemaError("--view takes one source (run it once for each)")
     looks = (parsed.colormap, parsed.opacity, parsed.overwrite, parsed.shot_reset)
-    folder = parsed.out or (None if parsed.overlay or parsed.view else Path("saliency"))
+    several = several or parsed.shard or parsed.engine == "ray" or _ranks().world > 1
+    no_maps = (parsed.overlay or parsed.view) and not several
+    folder = parsed.out or (None if no_maps else Path("saliency"))
     output = sources.Output(folder, parsed.format, parsed.overlay, parsed.size, *looks)
+    if several:
+        return _predict_many(parsed, many.plan(names, output), output)
     predictor, status = _model(parsed), 0
     if folder or parsed.overlay:
-        status = sources.predict_sources(predictor, parsed.sources, output)
+        status = sources.predict_sources(predictor, names, output)
     if parsed.view:
-        status = max(status, _page(predictor, parsed.sources[0], parsed.view, output))
+        status = max(status, _page(predictor, names[0], parsed.view, output))
     return status
+
+
+def _predict_many(parsed: argparse.Namespace, planned: "list[Planned]", output: "Output") -> int:
+    from salema.predict import cluster, load, many, sources
+
+    if parsed.view:
+        raise SalemaError("--view is for one source (name that source alone, in one process)")
+    planned, predictor = _share(parsed, planned, "sources"), _model(parsed)
+    about, there = load.identity(predictor), output.folder / "salema_predictions.json"
+    sources.record(there, about, output.overwrite)
+    if parsed.engine == "here":
+        return many.predict_many(predictor, planned, output)
+    weights, static = (path and path.absolute() for path in (parsed.weights, parsed.static))
+    placed = parsed.placement, parsed.alpha, parsed.sha256, static
+    model = weights, parsed.device, parsed.precision, *placed
+    return cluster.predict_cluster(planned, output, parsed.chunk, model)
+
+
+def _ranks(parsed: argparse.Namespace | None = None) -> "Ranks":
+    from salema.predict import ranks
+
+    return ranks.ranks(parsed and parsed.shard)
+
+
+def _share(parsed: argparse.Namespace, items: "list[Item]", kind: str) -> "list[Item]":
+    """What this process takes; a line says so, as others must take the rest."""
+    ranks = _ranks(parsed)
+    mine = ranks.take(items)
+    if ranks.world > 1 or parsed.shard:
+        by_hand = f", shard {parsed.shard}" if parsed.shard else ""
+        print(f"rank {ranks.rank} of {ranks.world}{by_hand}: {len(mine)} of {len(items)} {kind}")
+    return mine
+
+
+def _alone(what: str) -> None:
+    if (world := _ranks().world) > 1:
+        raise SalemaError(f"{what} is for one process, not for {world} (start one)")
 
 
 def _view(parsed: argparse.Namespace) -> int:
@@ -298,6 +349,7 @@ def _predict_dataset(parsed: argparse.Namespace) -> int:
 
     clips = _clips(parsed, ground_truth=False)
     if parsed.submission:
+        _alone("--submission")
         if parsed.dataset != "DHF1K" or parsed.format != "png":
             raise SalemaError("--submission needs --dataset DHF1K and --format png (change them)")
         absent(parsed.submission)
@@ -305,7 +357,7 @@ def _predict_dataset(parsed: argparse.Namespace) -> int:
     name = parsed.weights.stem if parsed.weights else "salema"
     folder, about = parsed.out or Path("saliency"), load.identity(predictor)
     output = (folder, parsed.format, parsed.overwrite, name, about)
-    status = sources.predict_dataset(predictor, clips, *output)
+    status = sources.predict_dataset(predictor, _share(parsed, clips, "clips"), *output)
     if parsed.submission:
         sources.submission(folder / f"{name}_predictions", clips, parsed.submission)
         print(f"{parsed.submission}: {len(clips)} videos")
@@ -315,6 +367,7 @@ def _predict_dataset(parsed: argparse.Namespace) -> int:
 def _predict_run(parsed: argparse.Namespace) -> Path:
     from salema.predict import sources
 
+    _alone("predict --run")
     return sources.predict_run(_study(parsed), parsed.run)
 
 
@@ -332,18 +385,24 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     if parsed.csv:
         absent(parsed.csv)
     rules = {"protocol": parsed.protocol, "every": parsed.every}
-    rules["everyone"] = data.load(_root(parsed), parsed.dataset)
-    table = None
+    rules |= {"everyone": data.load(_root(parsed), parsed.dataset), "ranks": _ranks(parsed)}
+    table, here = None, rules["ranks"]
+    if not here.part(clips):
+        raise SalemaError(f"no clip in --shard {parsed.shard} of {len(clips)} (take fewer shards)")
     if paired and not paired.is_dir():
         table = evaluate.read_scores(paired, [clip.name for clip in clips], parsed.protocol)
     leaks = {"seen": evaluate.seen_by(parsed.weights, folder), "allow_seen": parsed.allow_seen}
-    scores = evaluate.score_clips(clips, Maps(folder), **rules, **leaks)
+    with here.connected():
+        scores = evaluate.score_clips(clips, Maps(folder), **rules, **leaks)
+        if paired and not table:
+            table = evaluate.rows(evaluate.score_clips(clips, Maps(paired), **rules))
+    if here.rank:  # rank 0 reports
+        return 0
     means = evaluate.summary(scores, parsed.protocol)
     print(evaluate.table(means, f"{clips[0].dataset}, {parsed.protocol}"))
     if parsed.csv:
         evaluate.write_scores(scores, parsed.csv)
     if paired:
-        table = table or evaluate.rows(evaluate.score_clips(clips, Maps(paired), **rules))
         print(evaluate.differences(evaluate.rows(scores), table))
     return 0
 
@@ -351,6 +410,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
 def _evaluate_run(parsed: argparse.Namespace) -> int:
     from salema.score import evaluate
 
+    _alone("evaluate --run")
     evaluate.evaluate_run(_study(parsed), parsed.run, parsed.allow_seen)
     return 0
 

@@ -79,13 +79,18 @@ def open(source: str | Path | int) -> Source:
             raise SalemaError(f"not a file or a folder: {path} (give a video, images or camera:0)")
         if path.stat().st_size == 0:
             raise SalemaError(f"empty file: {path} (0 bytes; copy or download it again)")
-        return _images(_name(path), [path]) if path.suffix.lower() in IMAGES else _video(path)
+        return _images(name(path), [path]) if path.suffix.lower() in IMAGES else _video(path)
     except OSError as error:
         raise SalemaError(f"cannot read {path}: {error.strerror} (check the path)") from error
 
 
-def _name(path: Path) -> str:
-    """The name without the suffix; of "..mp4" the whole, as "." names a folder of output."""
+def name(path: Path, folder: bool = False) -> str:
+    """The name of a source, from its path alone: without the suffix, if it is not a folder.
+
+    Of "..mp4" it is the whole, as "." names a folder of output.
+    """
+    if folder:
+        return path.resolve().name or "root"
     return path.stem if path.stem.strip(".") else path.name
 
 
@@ -99,7 +104,7 @@ def _folder(folder: Path) -> Source:
         if (twin := stems.setdefault(path.stem, path)) is not path:
             both = f"{twin.name} and {path.name}"
             raise SalemaError(f"one frame twice in {folder}: {both} (keep one of them)")
-    return _images(folder.resolve().name or "root", paths)
+    return _images(name(folder, folder=True), paths)
 
 
 def _images(name: str, paths: list[Path]) -> Source:
@@ -170,7 +175,7 @@ def _video(path: Path) -> Source:
             what = "file damaged: frames are lost, and later ones have too low numbers"
             source.stopped = f"{what}; {done} frames in all"
 
-    return Source(_name(path), _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
+    return Source(name(path), _rgb(first, turn).shape[:2], decode, fps=fps, hint=hint)
 
 
 def maps(path: str | Path) -> Iterator[np.ndarray]:

@@ -1,14 +1,22 @@
 """The device and the precision of a model."""
 
+import os
+
 import torch
 
 from salema.files import SalemaError
 
 
 def pick_device(device: str) -> torch.device:
-    """The device with this name; `auto` is the GPU where there is one, else the CPU."""
+    """The device with this name; `auto` is the GPU where there is one, else the CPU.
+
+    Of several GPUs, `auto` is the one of this process under torchrun or SLURM.
+    """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0
+        return torch.device("cuda", int(local) % torch.cuda.device_count())
     try:
         place = torch.device(device)
         torch.empty(1, device=place)

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -103,66 +103,78 @@ def predict_sources(predictor: Predictor, names: list[str], output: Output) -> i
     """
     status = 0
     sources = [read.open(name) for name in names]  # all are checked before the first runs
-    planned = _targets(sources, output)
+    called = unique(source.name for source in sources)
+    if output.overlay and output.overlay.suffix and len(sources) > 1:
+        raise SalemaError(f"several sources, one overlay {output.overlay} (name a folder)")
+    planned = [targets(*pair, output) for pair in zip(sources, called, strict=True)]
     inputs = {Path(name).resolve() for name in names}
-    for path in (path for targets in planned for path in targets.values()):
+    for path in (path for paths in planned for path in paths.values()):
         if path.resolve() in inputs:
             raise SalemaError(f"{path} is a source itself (choose another --out or --overlay)")
-    for name, source, targets in zip(names, sources, planned, strict=True):
-        existing = [path for path in targets.values() if path.exists()]
+    for name, source, paths in zip(names, sources, planned, strict=True):
+        existing = [path for path in paths.values() if path.exists()]
         if existing and not output.overwrite:
             print(f"{name}: {existing[0]} exists, skipped (--overwrite replaces it)")
             status = 1
             continue
-        with bounded(predictor, source.size):
-            done = _predict_source(predictor, name, source, targets, output)
-        where = ", ".join(str(path) for path in targets.values())
-        if source.stopped:
-            print(f"{name}: {source.stopped}; {done} maps kept in {where}", file=sys.stderr)
-            status = 1
-        else:
-            print(f"{name}: {done} maps in {where}")
+        done = predict_source(predictor, name, source, paths, output)
+        status = max(status, report(name, source, paths, done))
     return status
 
 
-def _targets(sources: list[Source], output: Output) -> list[dict[str, Path]]:
-    """The paths to write for each source; the second of one name gets `name-2`."""
-    planned, taken = [], set()
-    for source in sources:
-        numbered = (f"{source.name}-{number}" for number in count(2))
-        name = next(n for n in chain([source.name], numbered) if n not in taken)
-        taken.add(name)
-        targets, path = {}, output.overlay
-        if output.folder is not None:
-            targets["maps"] = output.folder / f"{name}{write.SUFFIX[output.form]}"
-        if path is not None:
-            if path.suffix and len(sources) > 1:
-                raise SalemaError(f"several sources, one overlay {path} (name a folder)")
-            suffix = ".png" if source.fps is None and source.hint == 1 else ".mp4"
-            targets["overlay"] = path if path.suffix else path / f"{name}{suffix}"
-        planned.append(targets)
-    return planned
+def report(name: str, source: Source, paths: dict[str, Path], done: int) -> int:
+    """Print how many maps of a source are where; returns the status, 1 if it ended early."""
+    where = ", ".join(str(path) for path in paths.values())
+    if source.stopped:
+        print(f"{name}: {source.stopped}; {done} maps kept in {where}", file=sys.stderr)
+        return 1
+    print(f"{name}: {done} maps in {where}")
+    return 0
 
 
-def _predict_source(
-    predictor: Predictor, name: str, source: Source, targets: dict[str, Path], output: Output
+def unique(names: Iterable[str]) -> list[str]:
+    """The names of sources, of which the second of one name becomes `name-2`."""
+    given, numbered = {}, {}  # the former keeps their order
+    for name in names:
+        new, numbers = name, numbered.setdefault(name, count(2))
+        while new in given:
+            new = f"{name}-{next(numbers)}"
+        given[new] = None
+    return list(given)
+
+
+def targets(source: Source, name: str, output: Output) -> dict[str, Path]:
+    """The paths to write for a source that is called `name`."""
+    paths, overlaid = {}, output.overlay
+    if output.folder is not None:
+        paths["maps"] = output.folder / f"{name}{write.SUFFIX[output.form]}"
+    if overlaid is not None:
+        suffix = ".png" if source.fps is None and source.hint == 1 else ".mp4"
+        paths["overlay"] = overlaid if overlaid.suffix else overlaid / f"{name}{suffix}"
+    return paths
+
+
+def predict_source(
+    predictor: Predictor, name: str, source: Source, paths: dict[str, Path], output: Output
 ) -> int:
+    """Write what `targets` names and replace what is there; returns the number of maps."""
     outputs: Outputs = []
-    if "maps" in targets:
-        _only_maps(targets["maps"], source.names)
+    if "maps" in paths:
+        _only_maps(paths["maps"], source.names)
         size = source.size if output.size == "source" else predictor.size
-        maps = write.open(targets["maps"], output.form, size, source.fps, replace=True)
+        maps = write.open(paths["maps"], output.form, size, source.fps, replace=True)
         outputs.append((maps, output.form == "npy"))
-    if "overlay" in targets:
+    if "overlay" in paths:
         sound = name if source.fps and Path(name).exists() else None
         colored = overlay.overlay(
-            targets["overlay"], source.size, source.fps, output.colormap, output.opacity, sound
+            paths["overlay"], source.size, source.fps, output.colormap, output.opacity, sound
         )
         outputs.append((colored, False))
     camera = name.startswith("camera:")
-    pairs = predictor.maps(source, output.shot_reset)
-    bar = tqdm(pairs, total=source.hint, desc=source.name, unit="frame", disable=None)
-    done = _save(name, bar, outputs, predictor.chunk, endless=camera)
+    with bounded(predictor, source.size):
+        pairs = predictor.maps(source, output.shot_reset)
+        bar = tqdm(pairs, total=source.hint, desc=source.name, unit="frame", disable=None)
+        done = _save(name, bar, outputs, predictor.chunk, endless=camera)
     if camera and not source.stopped:
         source.stopped = f"stopped after {done} frames"
     return done
@@ -243,7 +255,7 @@ def predict_dataset(
     maps; the status is 1. `about` (see `load.identity`) goes into `<name>_predictions.json`.
     """
     if about is not None:
-        _record(folder / f"{name}_predictions.json", about, overwrite)
+        record(folder / f"{name}_predictions.json", about, overwrite)
     # Differs: the released code named maps by their count, and wrote double EMA into one file.
     made = skipped = broken = frames = 0
     for clip in tqdm(clips, unit="clip", disable=None):
@@ -272,7 +284,7 @@ def _readable(clip: Clip) -> Iterator[np.ndarray]:
         raise BrokenClipError(str(error)) from error
 
 
-def _record(path: Path, about: dict, overwrite: bool) -> None:
+def record(path: Path, about: dict, overwrite: bool) -> None:
     """Write which model made the maps, so that the maps of two models are never mixed."""
     if path.exists():
         try:
