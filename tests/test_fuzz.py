@@ -31,6 +31,7 @@ from salema.model import weights
 from salema.predict import load, sources
 from salema.score import evaluate
 from salema.score.maps import Maps
+from salema.tools.options import OPTIONS
 
 MUTANTS = int(os.environ.get("SALEMA_FUZZ", "400"))
 SEED = int(os.environ.get("SALEMA_SEED", "0"))
@@ -240,7 +241,7 @@ def test_a_frame_that_is_lost_in_the_middle_is_reported(tmp_path, name):
 
 
 WORDS = ["predict", "evaluate", "view", "convert", "export", "index", "tune", "finetune"]
-WORDS += ["report", "protocols", *program.OPTIONS, "--params", "--profile", "DHF1K", "ema30"]
+WORDS += ["report", "protocols", *OPTIONS, "--params", "--profile", "DHF1K", "ema30"]
 ODD = ["", "-1", "0", "nan", "1e400", "9" * 5000, "x" * 5000, "../..", "/", ".", "gone.mp4"]
 ODD += ["camera:" + "9" * 99, "\x1b[31m", "a\nb", "\udcff", "日本", "601-700", "7-3", "--", "-"]
 ODD += ["@x", "%s", "{0}"]
