@@ -331,6 +331,8 @@ def test_an_unknown_placement_or_run_is_told_with_the_nearest():
         ("profiles/sample/data/evaluate", {"DHF1k": "val"}, "data.evaluate.DHF1k"),
         ("profiles/sample/data/evaluate", {"DHF1K": "vla"}, "'vla' of data.evaluate.DHF1K"),
         ("baselines", ["chanse"], "'chanse' of baselines.0"),
+        ("guards/checkpoint_minutes", 0, "0 of guards.checkpoint_minutes"),
+        ("guards/skip_fraction", 1.5, "1.5 of guards.skip_fraction"),
         ("seed", -1, "-1 of seed"),
         ("seed", 2**32, "of seed"),
         ("profiles/sample/model/size", [8192, 8192], "at most 2097152 pixels"),

@@ -84,16 +84,15 @@ class Learner:
         places = torch.tensor([[self.steps, self.position]], device=self.device)
         if len(set(map(tuple, ranks.whole(places).tolist()))) > 1:
             ranks.stop("the processes see different checkpoints (share the folder .salema)")
+        run, where = self.job.run, f"after epoch {self.epoch}"
         if self.position and self.epoch == len(self.history):
-            ranks.tell(
-                f"{self.job.run}: resuming in epoch {self.epoch + 1}, window {self.position}"
-            )
-        elif self.steps:
-            ranks.tell(f"{self.job.run}: resuming after epoch {self.epoch}")
+            where = f"in epoch {self.epoch + 1}, window {self.position}"
+        if self.steps:
+            ranks.tell(f"{run}: resuming {where}")
         if ranks.count() > 1:
-            shared = f"{ranks.count()} processes share the batch of {self.settings.batch}"
             own = ", and each normalises by its own clips" if len(self.network.branches) else ""
-            ranks.tell(f"{self.job.run}: {shared}{own}")
+            shared = f"share the batch of {self.settings.batch}{own}"
+            ranks.tell(f"{run}: {ranks.count()} processes {shared}")
 
     def one_epoch(self) -> None:
         """Train on every window once, then compute the validation loss; or on what is left."""

@@ -71,7 +71,8 @@ def process(folder, rank, count, port, options):
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count}
     own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
     os.environ.update({key: str(value) for key, value in own.items()})
-    ranks.TIMEOUT = timedelta(seconds=60)
+    stopped = any(signal.SIGSTOP in one for one in options)
+    ranks.TIMEOUT = timedelta(seconds=6 if stopped else 60)
     with Path(f"log{rank}").open("w") as sys.stderr:
         try:
             train(*options[rank])
@@ -98,8 +99,9 @@ def processes(folder, *options):
     for one in started:
         one.start()
     for one in started:
-        one.join(100)
+        one.join(5 if started[0].exitcode else 100)  # one that hangs for ever is ended
         one.kill()
+        one.join()
     return [one.exitcode for one in started], [Path(f"log{n}").read_text() for n in range(count)]
 
 
@@ -161,9 +163,10 @@ def test_what_two_processes_begin_one_can_end(at):
     assert {path.stem for path in folder.glob("*.pt")} == {"step-3", "step-4"}
 
 
-def test_a_process_that_dies_ends_the_others_with_one_line(at):
-    folder = at("dies")
-    codes, logs = processes(folder, ((RUNS[1],),), ((RUNS[1],), signal.SIGKILL, 1))
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_hangs_ends_the_others_with_one_line(at, number):
+    folder = at(number.name)
+    codes, logs = processes(folder, ((RUNS[1],),), ((RUNS[1],), number, 1))
     assert codes == [1, -signal.SIGKILL], logs
     lines = [line for line in logs[0].splitlines() if "error" in line]
     assert len(lines) == 1 and "process 0 of 2 lost another one" in lines[0], lines
