@@ -162,6 +162,6 @@ def _rows(todo: list[Row], arguments: tuple) -> Iterator[Row]:
         yield from data.iter_rows()
     except Exception as error:  # of any part of Ray
         what = f"Ray gave up: {(str(error) or repr(error)).splitlines()[0]}"
-        raise SalemaError(f"{what} (run again to resume; its log is below /tmp/ray)") from error
+        raise SalemaError(f"{what} (run again to resume; see Ray's own log)") from error
     finally:
         ray.shutdown()
