@@ -173,6 +173,8 @@ def _predict_many(parsed: argparse.Namespace, planned: "list[Planned]", output: 
 
     if parsed.view:
         raise SalemaError("--view is for one source (name that source alone, in one process)")
+    if parsed.engine == "ray":
+        cluster.check()
     planned, predictor = _share(parsed, planned, "sources"), _model(parsed)
     about, there = load.identity(predictor), output.folder / "salema_predictions.json"
     sources.record(there, about, output.overwrite)

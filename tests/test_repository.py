@@ -230,11 +230,10 @@ def test_an_old_python_is_told_so_in_one_line():
 
 
 def requirements():
-    """Everything that pyproject.toml names, extras too, but not the package itself."""
+    """Everything that pyproject.toml names, extras but Ray too, but not the package itself."""
     project = PROJECT["project"]
-    extras = project["optional-dependencies"]  # `ray`, of half a GB, is not installed for the study
-    groups = [project["dependencies"], *(extras[name] for name in extras if name != "ray")]
-    found = [Requirement(line) for lines in groups for line in lines]
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name != "ray"]
+    found = [Requirement(line) for lines in [project["dependencies"], *extras] for line in lines]
     return [requirement for requirement in found if requirement.name != project["name"]]
 
 

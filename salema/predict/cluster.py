@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def sha256(maps: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check() -> None:
+    """An error if Ray Data is not installed."""
+    if not all(map(find_spec, ("ray", "pyarrow"))):
+        raise SalemaError("Ray is not installed (pip install 'salema[ray]')")
+
+
 def predict_cluster(planned: list[Planned], output: Output, chunk: int, model: tuple) -> int:
     """Predict sources that `plan` named, on the cluster of RAY_ADDRESS or else on this machine.
 
@@ -82,10 +89,6 @@ def predict_cluster(planned: list[Planned], output: Output, chunk: int, model: t
     whenever a source is finished, and `predictions.parquet` has all of them at the end. A later
     run keeps rows and tries those with an error again. The status is 1 if a row has an error.
     """
-    try:
-        import ray  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise SalemaError("Ray is not installed (pip install 'salema[ray]')") from error
     log = output.folder / "predictions.jsonl"
     rows, items, todo = _logged(log), [], []
     for source, name in planned:
@@ -159,6 +162,6 @@ def _rows(todo: list[Row], arguments: tuple) -> Iterator[Row]:
         yield from data.iter_rows()
     except Exception as error:  # of any part of Ray
         what = f"Ray gave up: {(str(error) or repr(error)).splitlines()[0]}"
-        raise SalemaError(f"{what} (run again to resume; Ray's own log tells more)") from error
+        raise SalemaError(f"{what} (run again to resume; see Ray's own log)") from error
     finally:
         ray.shutdown()

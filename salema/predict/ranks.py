@@ -37,14 +37,16 @@ class Ranks:
     def connected(self) -> Iterator[None]:
         """Inside, `gather` works. A rank that is missing or dies is an error of one line.
 
-        The address of rank 0 is in MASTER_ADDR and MASTER_PORT, as torchrun sets them.
+        The address of rank 0 is in MASTER_ADDR and MASTER_PORT, as torchrun sets them; without
+        them, all ranks must be on this machine.
         """
         if self.world == 1:
             yield
             return
         from torch import distributed
 
-        for key, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29531"}.items():
+        port = 20_000 + int(os.environ.get("SLURM_JOB_ID", 0)) % 10_000
+        for key, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
             if key not in os.environ and os.environ.get("SLURM_NNODES", "1") != "1":
                 raise SalemaError(f"{key} is not set (export it, see docs/cluster.md)")
             os.environ.setdefault(key, value)

@@ -1,14 +1,18 @@
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from test_many import clips
-from test_predictor import predictor
+from test_predictor import predictor, scene
+from test_read import film
 from test_sources import tree
 
+from salema import files
 from salema.__main__ import main
 from salema.model import weights
 from salema.predict import cluster
@@ -39,12 +43,13 @@ def worker(tmp_path, file):
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     assert main(["predict", "a.mp4", "--engine", "ray"]) == 2
     err = capsys.readouterr().err
     assert err == "salema: error: Ray is not installed (pip install 'salema[ray]')\n"
     assert main(["predict", "a.mp4", "--engine", "ray", "--shard", "1/2"]) == 2
     assert "--engine ray shares out itself" in capsys.readouterr().err
+    assert tree(tmp_path) == []
 
 
 def test_nothing_imports_ray_unless_asked():
@@ -145,12 +150,25 @@ def test_ray_writes_what_the_plain_loop_writes_and_a_table(tmp_path, file, run):
     assert all((folder / name).stat().st_mtime_ns == moment for name, moment in kept.items())
 
 
-def test_a_worker_that_always_dies_leaves_a_row(tmp_path, file, run, monkeypatch):
-    sources = clips(tmp_path / "in", 2)
-    code = "import os, salema.media.read as r; o = r.open\n"
-    code += "r.open = lambda p: os.kill(os.getpid(), 9) if p.endswith('v1.mkv') else o(p)\n"
-    (tmp_path / "sitecustomize.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    assert run(*sources)[0] == 1
+def test_a_worker_that_dies_is_replaced_and_one_that_always_dies_leaves_a_row(tmp_path, run):
+    (tmp_path / "in").mkdir()
+    sources = [str(film(tmp_path / "in" / f"v{n}.mkv", scene(9 + 400 * n))) for n in (0, 1)]
+    killed, ended = [], threading.Event()
+
+    def kill():
+        while not ended.wait(0.02):
+            for path in (tmp_path / "out").glob(".v1.npy.*"):
+                if (pid := int(files.HIDDEN.fullmatch(path.name)[3])) not in killed:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        status, *_ = run(*sources)
+    finally:
+        ended.set()
+        thread.join()
     rows = table(tmp_path / "out" / "predictions.parquet")
+    assert status == 1 and len(killed) == 1 + cluster.TRIES
     assert rows["v0.npy"]["error"] is None and rows["v1.npy"]["error"] == LOST

@@ -13,13 +13,14 @@ from test_sources import tree
 from salema import data
 from salema.files import SalemaError
 from salema.model import weights
+from salema.model.device import pick_device
 from salema.predict.ranks import KNOWN, Ranks, ranks
 from salema.predict.sources import predict_dataset
 
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
-    for key in (key for keys in KNOWN for key in keys):
+    for key in (*KNOWN[0], *KNOWN[1], "LOCAL_RANK", "SLURM_LOCALID"):
         monkeypatch.delenv(key, raising=False)
 
 
@@ -57,6 +58,16 @@ def test_a_bad_rank_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SalemaError, match="bad rank RANK=2 WORLD_SIZE=2"):
         ranks()
+
+
+def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert str(pick_device("auto")) == "cuda:0"
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    assert str(pick_device("auto")) == "cuda:1"
+    monkeypatch.setenv("LOCAL_RANK", "6")
+    assert str(pick_device("auto")) == "cuda:2"
 
 
 # ---------------------------------------------------------------- the command line
