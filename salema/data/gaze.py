@@ -100,7 +100,8 @@ def _observers(variables: dict, path: Path) -> tuple[np.ndarray, Size]:
         for observer, entry in enumerate(variables["gaze"].ravel()):
             xy = np.asarray(entry["fixations"], float).reshape(-1, 2) - 1
             points.append(np.column_stack([xy, np.full(len(xy), float(observer))]))
-        rows, columns = np.asarray(variables.get("resolution", (480, 640)), int).ravel()
+        with np.errstate(invalid="ignore"):  # of a NaN, which is refused below
+            rows, columns = np.asarray(variables.get("resolution", (480, 640)), int).ravel()
     if not (0 < rows <= MOST_PIXELS and 0 < columns <= MOST_PIXELS):
         raise SalemaError(f"resolution {rows} x {columns} in {path} (copy it again)")
     return np.concatenate(points), (int(rows), int(columns))

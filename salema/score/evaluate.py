@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,6 @@ from salema import data
 from salema.data import Clip
 from salema.files import SalemaError, atomic
 from salema.params import Params, choose
-from salema.predict.ranks import Ranks
 from salema.score import baselines, protocols
 from salema.score.maps import Maps
 from salema.score.negatives import Negatives, generator
@@ -128,14 +128,14 @@ def score_clips(
     seen: dict[str, list[str]] | None = None,
     allow_seen: bool = False,
     everyone: Sequence[Clip] | None = None,
-    ranks: Ranks | None = None,
+    ranks: Any = None,
 ) -> list[Scores]:
     """Score clips of one data set on all cores: each `every`-th frame that the protocol takes.
 
     `clips` are each other's negatives in s-AUC, or `everyone`, all clips of the set, where the
     protocol says so. `seen` maps a data set to the clips that the weights were trained on: they
     are an error, unless `allow_seen` scores and marks them. `seed` is the seed of every draw.
-    `ranks` that are connected share the clips, and each of them returns the scores of their `part`.
+    `ranks`, a connected `predict.ranks.Ranks`, share the clips; each returns those of their `part`.
     """
     if every < 1:
         raise SalemaError(f"--every must be at least 1, not {every} (1 scores each frame)")
@@ -149,8 +149,7 @@ def score_clips(
     others = everyone if everyone is not None and rules.whole_set else clips
     pool = rules.pool(others)
     negatives = [rules.negatives(pool, clip.name, seed) for clip in clips]
-    ranks = ranks or Ranks()
-    mine, negatives = ranks.take(clips), ranks.take(negatives)
+    mine, negatives = (ranks.take(x) if ranks else x for x in (clips, negatives))
     score = partial(score_clip, maps=maps, protocol=rules, every=every, seed=seed)
     progress = partial(tqdm, total=len(mine), desc=dataset, unit="clip", disable=None)
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -163,7 +162,9 @@ def score_clips(
         context, share = multiprocessing.get_context("spawn"), max(1, len(mine) // (8 * workers))
         with ProcessPoolExecutor(workers, mp_context=context) as executor:
             frames = list(progress(executor.map(score, mine, negatives, chunksize=share)))
-    pairs = zip(ranks.part(clips), ranks.gather(frames), strict=True)
+    if ranks:
+        clips, frames = ranks.part(clips), ranks.gather(frames)
+    pairs = zip(clips, frames, strict=True)
     return [Scores(c.name, dataset, c.name in trained, found, protocol) for c, found in pairs]
 
 

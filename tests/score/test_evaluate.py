@@ -737,7 +737,7 @@ def test_protocols_are_compared_in_one_table(study):
 def test_a_table_with_a_clip_twice_is_refused_and_one_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("clip,nss\na,1\nb,2\n", encoding="utf-8-sig")
-    assert evaluate.read_scores(path, ["a"]) == {"a": {"nss": 1.0}, "b": {"nss": 2.0}}
+    assert evaluate.read_scores(path, ["a"], "exact") == {"a": {"nss": 1.0}, "b": {"nss": 2.0}}
     path.write_text("clip,nss\na,1\nb,2\na,3\n")
     with pytest.raises(SalemaError, match=r"clip a: it is listed twice"):
-        evaluate.read_scores(path, ["a"])
+        evaluate.read_scores(path, ["a"], "exact")
