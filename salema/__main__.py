@@ -103,6 +103,7 @@ def _parser() -> Parser:
     command("index", _index, "what is under data.root -> the manifest", "--check --root")
     command("tune", _tune, "train a static network on images", "run")
     command("finetune", _finetune, "train a placement on clips", "run --init --dataset")
+    command("crossvalidate", _crossvalidate, "the two arms of the study, fold by fold")
     command("protocols", _protocols, "a run of the study by every protocol", "run")
     command("report", _report, "a notebook, executed into reports/", "notebook --local")
     command("reproduced", _reproduced, "whether the report has the scores of the last commit")
@@ -308,6 +309,12 @@ def _controls(parsed: argparse.Namespace) -> Path:
         raise SalemaError("controls of what? (name a folder of maps, --dataset and --out)")
     clips = _clips(parsed, ground_truth=False)
     return write_controls(clips, parsed.predictions, parsed.out, parsed.tau)
+
+
+def _crossvalidate(parsed: argparse.Namespace) -> Path:
+    from salema.tools import crossvalidate
+
+    return crossvalidate.crossvalidate(_study(parsed))
 
 
 def _convert(parsed: argparse.Namespace) -> Path:

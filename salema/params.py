@@ -3,7 +3,6 @@
 import difflib
 import math
 import os
-import re
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +116,7 @@ class Finetune(Training):
     alpha_learning_rate: Rate = 0.1
     fresh_learning_rate: Rate | None = None  # of a ConvLSTM and of `fresh` layers
     augment: Literal["none", "flip"] = "none"
+    train: Literal["decoder", "all"] = "all"
     shuffle: bool = True  # the clips, anew in each epoch; false: in the order of their names
 
 
@@ -130,6 +130,7 @@ class Placement(Block):
     rectified: bool = False  # an EMA averages with the ReLU of its state
     residual: bool = False
     dropout: Literal["none", "train", "always"] = "none"
+    zero: bool = False  # a convlstm or conv adds nothing at first: the network starts as it was
     decode: Literal["cell", "hidden"] = "cell"
     hidden: Positive | None = None  # channels of a convlstm or conv on maps, at width 1.0
     fresh: list[Layer] = []  # layers that start from random weights
@@ -159,6 +160,7 @@ class Placement(Block):
             (rectified and self.residual, "`rectified` fits no residual, which keeps the state"),
             (sized and not convolves, "`hidden` and `short_side` belong to a convlstm or a conv"),
             (self.short_side and self.after != [61], "`short_side` needs after: [61], the maps"),
+            (self.zero and not (convolves and self.residual), "`zero` needs a residual around it"),
             (self.thaw and self.static != "tuned", "`thaw` needs static: tuned"),
             (
                 self.thaw and not (convolves or self.learned or self.fresh),
@@ -174,47 +176,6 @@ class Placement(Block):
     def same_network(self, other: "Placement") -> bool:
         """Whether two placements differ in nothing but in how they are trained."""
         return self.model_dump(exclude=TRAINING) == other.model_dump(exclude=TRAINING)
-
-
-# A suffix of a name changes one setting.
-SUFFIXES = {None: {}, "dropout": {"dropout": "always"}, "residual": {"residual": True}}
-SUFFIXES |= {"learned": {"learned": True, "alpha": 0.56}, "plain": {"static": "plain"}}
-EMAS = ("ema7", "ema30", "ema30-dropout", "ema30-residual", "ema30-learned", "ema54", "ema61")
-CLSTMS = ("clstm30", "clstm30-residual", "clstm56", "videosalgan", "videosalgan-conv")
-NAMES = ("static", *EMAS, "ema7-54", *CLSTMS)  # the well-known ones
-ENCODER = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # its convolutions
-
-
-def named(name: str) -> Placement:
-    """The placement that a name stands for, e.g. "static", "ema7-54" or "clstm56".
-
-    "ema<L>" is an EMA behind layer L with an alpha of 0.1, "ema<L>-<M>" one behind each of two
-    layers with 0.3, and a suffix changes one setting, as in "ema30-residual" (see `SUFFIXES`).
-
-    An EMA behind a convolution of the encoder is `rectified`, as in the released code: the ReLU
-    that follows works in place, on the state, unless there is a residual. The output of layer 54
-    is never negative, so one flag is right for both EMAs of "ema7-54".
-    """
-    match name:
-        case "static" | "static-video":
-            return Placement(recurrence="none")
-        case "clstm30" | "clstm30-residual":  # before layer 30
-            residual = name.endswith("residual")
-            return Placement(recurrence="convlstm", after=[29], residual=residual)
-        case "clstm56":
-            return Placement(recurrence="convlstm", after=[55], fresh=[56, 58, 60])
-        case "videosalgan" | "videosalgan-conv":  # and its control
-            kind = "conv" if name.endswith("conv") else "convlstm"
-            size = {"hidden": 128, "short_side": 64}
-            return Placement(recurrence=kind, after=[61], static="frozen", **size)
-    ema = re.fullmatch(r"ema(\d+)(?:-(\d+))?(?:-([a-z]+))?", name)
-    after = [int(layer) for layer in ema.groups()[:2] if layer] if ema else [62]
-    if max(after) > 61 or sorted(set(after)) != after or ema[3] not in SUFFIXES:
-        raise SalemaError(f"unknown placement {name!r} ({_nearest(name, NAMES)})")
-    settings = {"alpha": 0.1 if len(after) == 1 else 0.3, **SUFFIXES[ema[3]]}
-    in_place = after[0] in ENCODER and after[-1] in (*ENCODER, 54)
-    settings["rectified"] = in_place and "residual" not in settings
-    return Placement(recurrence="ema", after=after, **settings)
 
 
 class Guards(Block):
@@ -240,6 +201,29 @@ class Evaluate(Block):
     resamples: Annotated[int, Field(ge=100)] = 10000
 
 
+class Study(Block):
+    """The two arms on clips that are cross-validated: `salema crossvalidate`.
+
+    Static networks, one for each of `seeds`, are tuned on `images`. Arm A puts an average into them
+    and trains nothing; arm B trains `rows` on all folds of `clips` but one.
+    """
+
+    images: list[DatasetName] = []
+    clips: DatasetName | None = None
+    model: Model = Model()
+    static: Tune | None = None
+    finetune: Finetune | None = None
+    rates: Annotated[list[Rate], Field(min_length=1)] = [1.0e-4]  # tried for each row of arm B
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = []
+    folds: Annotated[int, Field(ge=3)] = 5
+    rows: list[Name] = []  # of `placements`, or of these
+    placements: dict[Name, Placement] = {}
+    taus: list[Rate] = []  # time constants of arm A's averages, in seconds
+    after: list[Layer] = [61]  # and the layers that they are behind
+    primary: Annotated[list[str], Field(max_length=3)] = []  # "<row> - <row>", decided beforehand
+    margin: Rate = 0.1  # of equivalence, in NSS
+
+
 class Params(Block):
     """A params file with its profile merged in. A file needs only the stages that it runs."""
 
@@ -256,6 +240,7 @@ class Params(Block):
     guards: Guards = Guards()
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
+    crossvalidate: Study = Study()
 
     @model_validator(mode="after")
     def _rows(self) -> "Params":
@@ -298,6 +283,7 @@ class Params(Block):
 
 BLOCKS = {"data": Data, "model": Model, "guards": Guards, "predict": Predict, "evaluate": Evaluate}
 BLOCKS |= {"tune": Tune, "finetune": Finetune, "placements": Placement, "continued": Placement}
+BLOCKS |= {"crossvalidate": Study}
 
 
 def _merged(base: Any, over: Any) -> Any:
@@ -313,7 +299,7 @@ def _one_line(error: ValidationError, path: Path) -> str:
     key = ".".join(str(step) for step in where if step != "[key]")
     if kind == "extra_forbidden":
         block = BLOCKS[where[0]] if len(where) > 1 else Params
-        fix = _nearest(str(where[-1]), block.model_fields, "remove it")
+        fix = nearest(str(where[-1]), block.model_fields, "remove it")
         return f"unknown key {key} in {path} ({fix})"
     if kind == "missing":
         return f"missing key {key} in {path} (add it)"
@@ -321,7 +307,7 @@ def _one_line(error: ValidationError, path: Path) -> str:
     if kind == "value_error":
         return f"bad value{f' of {key}' if key else ''} in {path} ({reason})"
     if kind == "literal_error":
-        reason = _nearest(str(value), first["ctx"]["expected"].split("'")[1::2])
+        reason = nearest(str(value), first["ctx"]["expected"].split("'")[1::2])
     if isinstance(value, str) and kind.startswith("float"):
         reason += "; YAML reads 1e-7 as text, write 1.0e-7"
     return f"bad value {value!r:.100} of {key} in {path} ({reason})"
@@ -387,10 +373,11 @@ def choose(name: str, names: Collection[str], what: str) -> str:
     """`name`, if it is among `names`; else a SalemaError that suggests the nearest of them."""
     if name in names:
         return name
-    raise SalemaError(f"unknown {what} {name!r} ({_nearest(name, names)})")
+    raise SalemaError(f"unknown {what} {name!r} ({nearest(name, names)})")
 
 
-def _nearest(name: str, names: Collection[str], otherwise: str = "") -> str:
+def nearest(name: str, names: Collection[str], otherwise: str = "") -> str:
+    """Which of the names may have been meant, or all of them."""
     near = difflib.get_close_matches(name, names, n=1)
     otherwise = otherwise or f"choose one of {', '.join(names)}"
     return f"did you mean {near[0]}?" if near else otherwise

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))  # the bench is no part of the installed package
 
 from benchmarks import rows, scale, straightforward, timing, video  # noqa: E402
 from salema import params  # noqa: E402
-from salema.model import weights  # noqa: E402
+from salema.model import placements, weights  # noqa: E402
 from salema.model.network import SaliencyModel  # noqa: E402
 from salema.predict.predictor import Predictor  # noqa: E402
 
@@ -111,7 +111,7 @@ def test_rows_of_a_study_are_timed_where_its_weights_are(tmp_path):
     study = study.model_copy(update={"model": model, "runs": ["static", "ema30"]})
     for run in study.runs:
         path = tmp_path / "runs" / study.profile / run / "weights.safetensors"
-        weights.save(SaliencyModel(model, params.named(run)), path, weights.Card())
+        weights.save(SaliencyModel(model, placements.named(run)), path, weights.Card())
     with contextlib.chdir(tmp_path):
         told = rows.measure(study, rounds=2, count=3)
     assert list(told["ms"]) == ["static", "ema30"] and min(told["ms"].values()) > 0

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from salema import params
 from salema.files import SalemaError
+from salema.model import placements
 from salema.params import Placement, from_dict
 
 FILE = Path(__file__).parent.parent / "params.yaml"
@@ -71,7 +72,7 @@ def test_every_row_is_the_placement_of_its_name():
     others = {"ema30-released", "clstm30-thaw", "ema30-on-video", "ema30-hollywood2", "ema30-ucf"}
     for name, placement in params.read(FILE).placements.items():
         if name not in others:
-            assert params.named(name).same_network(placement), name
+            assert placements.named(name).same_network(placement), name
 
 
 @pytest.mark.parametrize(
@@ -86,19 +87,19 @@ def test_every_row_is_the_placement_of_its_name():
     ],
 )
 def test_a_name_gives_a_placement_by_rule(name, settings):
-    assert params.named(name) == Placement(**settings)
+    assert placements.named(name) == Placement(**settings)
 
 
 def test_the_well_known_names_are_all_placements():
-    assert len({params.named(name).model_dump_json() for name in params.NAMES}) == 14
+    assert len({placements.named(name).model_dump_json() for name in placements.NAMES}) == 14
 
 
 @pytest.mark.parametrize("name", ["ema3O", "ema62", "ema54-7", "ema30-30", "ema30-odd", "", "ema"])
 def test_a_name_without_a_placement_is_told_with_the_nearest(name):
     with pytest.raises(SalemaError, match=f"unknown placement '{name}'"):
-        params.named(name)
+        placements.named(name)
     with pytest.raises(SalemaError, match=r"\(did you mean clstm30\?\)"):
-        params.named("clstm3")
+        placements.named("clstm3")
 
 
 def test_a_profile_gives_a_row_a_learning_rate_of_its_own():

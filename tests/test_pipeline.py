@@ -30,6 +30,7 @@ PACKAGES = {
     "baseline": "score",
     "report": "report",
     "protocols": "score",
+    "crossvalidate": "tools",
     "ablation": "report",
 }
 

@@ -63,6 +63,8 @@ class FrameCache:
     the cache is in use: a source that changes is decoded again by the next run.
     """
 
+    dtype = np.dtype(np.uint8)
+
     def __init__(self, folder: str | Path, size: Size, budget_bytes: int) -> None:
         self.folder = Path(folder)
         self.size = (int(size[0]), int(size[1]))

@@ -2,6 +2,7 @@
 
 Read in this order:
 
+    placements      the well-known placements by name
     recurrence      EMA and ConvLSTM over time
     layers          the 62 layers, and the branches they train with
     efficientnet    EfficientNet-Lite0 in place of the encoder

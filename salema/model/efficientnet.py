@@ -97,12 +97,16 @@ class Lite(nn.Module):
             reset(unit.convolution)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """Images (N, 3, H, W), or their features -> (N, out, H/16, W/16)."""
+        return self.mix(self.features(x) if x.shape[1] == 3 else x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> what `mix` reads, (N, channels, H/16, W/16)."""
         eighth = self.stages[:3](self.stem(x))
         fine = F.pixel_unshuffle(eighth, 2)
         sixteenth = self.stages[3:5](eighth)
         coarse = F.interpolate(self.stages[5:](sixteenth), scale_factor=2.0, mode="nearest")
-        return self.mix(torch.cat([fine, sixteenth, coarse], 1))
+        return torch.cat([fine, sixteenth, coarse], 1)
 
     def fold(self) -> None:
         """Leave every batch norm behind in its convolution; exact in eval mode."""

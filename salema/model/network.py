@@ -97,8 +97,10 @@ class SaliencyModel(nn.Module):
         if not on_maps and place.hidden not in (None, channels):
             raise SalemaError(f"hidden: {place.hidden} after layer {after} (make it {channels})")
         hidden = scaled(place.hidden or 128, self.config.width) if on_maps else channels
-        lstm = place.recurrence == "convlstm"
-        memory = ConvLSTM(channels, hidden, place.decode) if lstm else Convolution(channels, hidden)
+        if place.recurrence == "convlstm":
+            memory = ConvLSTM(channels, hidden, place.decode, place.zero)
+        else:
+            memory = Convolution(channels, hidden, place.zero)
         return OnMaps(memory, hidden, place.short_side) if on_maps else memory
 
     def assemble(self) -> None:
@@ -126,10 +128,15 @@ class SaliencyModel(nn.Module):
         """Frames (B, T, H, W, 3) uint8 RGB at the model's size -> maps (B, T, H, W), new state.
 
         Maps are float32 in [0, 1], raw: no min-max. The state is None at a clip's start.
+        The features of an EfficientNet, floats (B, T, h, w, C), may stand for the frames.
         """
         batch, time = frames.shape[:2]
         state, memories = state or State(), {}
-        x = self.normalise(frames.flatten(0, 1))
+        x = frames.flatten(0, 1)
+        if x.dtype == torch.uint8:
+            x = self.normalise(x)
+        else:
+            x = x.permute(0, 3, 1, 2).to(self.layers[FIRST_DECODER].weight.dtype)
         for layers, inner, index in self.segments:
             x = layers(x)  # independent of time: B * T frames are one batch
             if inner is not None:

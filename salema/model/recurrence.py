@@ -104,10 +104,14 @@ class ConvLSTM(nn.Module):
     the half that depends on the hidden state walks over time. The input has `channels`, both parts
     of the state have `hidden`. `decode` is the output: "cell", as in the original, or "hidden".
 
+    With `zero` what enters the cell starts at 0, and so does the output.
+
     Source: Shi et al., NeurIPS 2015; initialisation and decoded cell: Linardos et al., 2019.
     """
 
-    def __init__(self, channels: int, hidden: int, decode: str = "cell") -> None:
+    def __init__(
+        self, channels: int, hidden: int, decode: str = "cell", zero: bool = False
+    ) -> None:
         super().__init__()
         if decode not in ("cell", "hidden"):
             raise ValueError(f"decode must be 'cell' or 'hidden', not {decode!r}")
@@ -115,6 +119,8 @@ class ConvLSTM(nn.Module):
         self.decode = decode
         self.gates = nn.Conv2d(channels + hidden, 4 * hidden, 3, padding=1)
         xavier(self.gates)
+        if zero:
+            nn.init.zeros_(self.gates.weight[-hidden:])
 
     def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
         """(B, T, C, H, W) -> cells (or hidden states) (B, T, hidden, H, W), and the new state.
@@ -145,10 +151,12 @@ class ConvLSTM(nn.Module):
 class Convolution(nn.Module):
     """A 3x3 convolution in a ConvLSTM's place, without memory and activation: its control."""
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int, hidden: int, zero: bool = False) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, hidden, 3, padding=1)
         xavier(self.conv)
+        if zero:
+            nn.init.zeros_(self.conv.weight)
 
     def forward(self, x: Tensor, state: tuple | None) -> tuple[Tensor, tuple]:
         """(B, T, C, H, W) and a state that is not used -> (B, T, hidden, H, W), empty state."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from salema.files import SalemaError, absent
 from salema.model import weights
 from salema.model.network import SaliencyModel
+from salema.model.placements import named
 from salema.model.weights import Card
-from salema.params import Model, Placement, named
+from salema.params import Model, Placement
 from salema.predict import authors
 from salema.predict.predictor import Predictor
 
@@ -18,7 +19,7 @@ def build(
 ) -> Predictor:
     """A model with random weights, in float32 on the CPU, with `width` times SalGAN's channels.
 
-    `placement` may be a name (see `params.named`); `config` is the whole static network's.
+    `placement` may be a name (see `placements.named`); `config` is the whole static network's.
     """
     placement = named(placement) if isinstance(placement, str) else placement
     return Predictor(SaliencyModel(config or Model(width=width), placement), "cpu", "fp32")

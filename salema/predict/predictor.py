@@ -102,10 +102,10 @@ class Predictor:
             return np.empty((0, *self.size), np.float32)
         if frames.shape[1:3] != self.size:
             frames = np.stack([self.fit(frame) for frame in frames])
-        return self._maps(frames, in_time=True)
+        return self.compute(frames, in_time=True)
 
     @torch.inference_mode()
-    def _maps(self, frames: np.ndarray, in_time: bool) -> np.ndarray:
+    def compute(self, frames: np.ndarray, in_time: bool) -> np.ndarray:
         """Maps of frames at the model's size: of one clip, or each a clip of its own."""
         maps = []
         for start in range(0, len(frames), self.at_once):
@@ -180,7 +180,7 @@ class Predictor:
         """
         fitted = ahead(map(self.fit, pictures), 2 * self.chunk)
         while batch := list(islice(fitted, self.chunk)):
-            yield from self._maps(np.stack(batch), in_time=False)
+            yield from self.compute(np.stack(batch), in_time=False)
 
     def _walk(
         self, fitted: Iterable[tuple[Item, Shape, np.ndarray]], shot_reset: bool = False

@@ -3,6 +3,7 @@
 Read in this order:
 
     ranks       several processes of torchrun that train one network
+    features    what a frozen encoder makes of frames, computed once
     windows     clips -> windows of frames and targets, augmented
     losses      BCE, BCE with an adversary, the metrics as a loss
     optimizer   which parameters train, how fast, and the learning-rate schedule

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from salema import data
+from salema.model.network import SaliencyModel
 from salema.params import Params, Training, Tune
+from salema.train.features import FeatureCache
 from salema.train.windows import Reader, clip_windows, image_windows
 
 CODE = ("files.py", "params.py", "media", "data", "model", "train")  # what training depends on
@@ -32,16 +34,20 @@ class Job:
     val: list[data.Clip]
     start: str | Path | None = None  # the weights file that training starts from
     seen: dict[str, list[str]] = field(default_factory=dict)  # clips that it was trained on
+    frozen: SaliencyModel | None = None  # its encoder's features are read instead of frames
+    order: str | None = None  # what the random numbers are drawn for; None: the run
 
     @cached_property
-    def cache(self) -> data.FrameCache:
-        """Frames and maps of the clips at the model's size."""
-        return data.study_cache(tuple(self.params.model.size))
+    def cache(self) -> data.FrameCache | FeatureCache:
+        """Frames (or the frozen encoder's features) and maps of the clips at the model's size."""
+        cache = data.study_cache(tuple(self.params.model.size))
+        return cache if self.frozen is None else FeatureCache(cache, self.frozen)
 
     def windows(self, epoch: int | None) -> Iterator[Reader]:
         """Functions that read the windows of an epoch, from 0; None is validation."""
         clips = self.val if epoch is None else self.clips
-        rng = np.random.default_rng([self.params.seed, zlib.crc32(self.run.encode()), epoch or 0])
+        drawn = zlib.crc32((self.order or self.run).encode())
+        rng = np.random.default_rng([self.params.seed, drawn, epoch or 0])
         make = image_windows if isinstance(self.settings, Tune) else clip_windows
         return make(clips, self.cache, self.settings, rng, epoch)
 

@@ -14,7 +14,7 @@ import torch
 from salema import data
 from salema.files import SCRATCH, SalemaError, atomic
 from salema.model import weights
-from salema.model.efficientnet import imagenet_lite
+from salema.model.efficientnet import Lite, imagenet_lite
 from salema.model.layers import FIRST_DECODER, imagenet_encoder
 from salema.model.network import SaliencyModel
 from salema.params import RATES, Params, Placement, choose
@@ -23,7 +23,8 @@ from salema.train.checkpoints import Checkpoints
 from salema.train.job import Job
 from salema.train.learner import Learner, Row
 
-FIXED = {"decoder": FIRST_DECODER, "upper": 17, "all": 0}  # `train` -> first layer that trains
+# `train` -> the first layer that trains.
+FIXED = {"memory": 62, "decoder": FIRST_DECODER, "upper": 17, "all": 0}
 
 
 @ranks.joined()
@@ -41,10 +42,10 @@ def tune(params: Params, run: str) -> Path:
         if start.placement.recurrence != "none":
             what = f"{init} has a recurrence, tune.{run} is static"
             raise SalemaError(f"{what} (change tune.{run}.init)")
-    job = Job(params, run, settings, *clips_of(params, params.data.tune), init, card.seen)
     torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = start or new_static(params)
-    network.layers[: FIXED[settings.train]].requires_grad_(False)
+    frozen = freeze(network, settings.train)
+    job = Job(params, run, settings, *clips_of(params, params.data.tune), init, card.seen, frozen)
     return train(network, job)
 
 
@@ -78,11 +79,24 @@ def finetune(
         raise SalemaError(f"{path} is for {start.config.size}, {here} (use the same model.size)")
     own = placement.model_dump(include=RATES, exclude_none=True)
     settings = params.finetune.model_copy(update=own)
-    job = Job(params, run, settings, *clips_of(params, sets), path, card.seen)
     torch.manual_seed(params.seed + zlib.crc32(run.encode()))
     network = with_placement(start, placement)
-    network.layers.requires_grad_(placement.static == "tuned")
+    frozen = freeze(network, settings.train if placement.static == "tuned" else "memory")
+    job = Job(params, run, settings, *clips_of(params, sets), path, card.seen, frozen)
     return train(network, job)
+
+
+def freeze(network: SaliencyModel, train: str) -> SaliencyModel | None:
+    """Let only these layers (see `FIXED`) and the memories train.
+
+    Returns the network where its encoder is an EfficientNet that does not train: its features are
+    computed once. The convolution that mixes them belongs to the decoder.
+    """
+    network.layers[: FIXED[train]].requires_grad_(False)
+    if train not in ("decoder", "memory") or not isinstance(network.layers[0], Lite):
+        return None
+    network.layers[0].mix.requires_grad_(train == "decoder")
+    return network
 
 
 def _read(path: Path, params: Params, run: str) -> tuple[SaliencyModel, weights.Card]:

@@ -19,10 +19,12 @@ from salema.files import SalemaError
 from salema.model.layers import MEAN_BGR
 from salema.params import Finetune, Tune
 from salema.train import ranks
+from salema.train.features import FeatureCache
 
 SALBCE = ("flip", "flip-vertical", "rotate", "none")
 MEAN_RGB = tuple(round(value) for value in reversed(MEAN_BGR))
 Pair = tuple[np.ndarray, np.ndarray]  # an image uint8 (H, W, 3) and its map uint8 (H, W)
+Cache = FrameCache | FeatureCache
 
 
 class Window(NamedTuple):
@@ -32,14 +34,14 @@ class Window(NamedTuple):
     """
 
     first: bool  # whether the clips start here, with an empty memory
-    frames: np.ndarray  # uint8 (B, T, H, W, 3) RGB
+    frames: np.ndarray  # uint8 (B, T, H, W, 3) RGB, or features, float16 (B, T, h, w, C)
     targets: np.ndarray  # uint8 (B, T, H, W), as `FrameCache.maps` gives them
     weights: np.ndarray  # float32 (B,), 0 where a clip cannot be read or is a repeat, else 1
     clips: list[str]  # of the whole group: "<data set> <name>"
     problems: list[str]  # of the clips that cannot be read
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return uint8 frames (B, T, H, W, 3), and float32 targets (B, T, H, W) in [0, 1]."""
+        """Return the frames as they are, and float32 targets (B, T, H, W) in [0, 1]."""
         frames, targets = torch.from_numpy(self.frames), torch.from_numpy(self.targets)
         if device.type == "cuda":
             frames, targets = frames.pin_memory(), targets.pin_memory()
@@ -51,7 +53,7 @@ Reader = Callable[[], Window]
 
 
 def image_windows(
-    clips: list[Clip], cache: FrameCache, settings: Tune, rng: Generator, epoch: int | None
+    clips: list[Clip], cache: Cache, settings: Tune, rng: Generator, epoch: int | None
 ) -> Iterator[Reader]:
     """Batches of single frames: every image once, and some frames of every video.
 
@@ -74,7 +76,7 @@ def image_windows(
             for (clip, frame), seed in zip(batch, seeds, strict=True)
         ]
         size = [side // 2 for side in cache.size] if half else cache.size
-        yield partial(_read, True, group, (1, *size))
+        yield partial(_read, True, group, _blank(cache, (1, *size)))
 
 
 def _some(clip: Clip, settings: Tune, rng: Generator, training: bool) -> list[int]:
@@ -84,8 +86,10 @@ def _some(clip: Clip, settings: Tune, rng: Generator, training: bool) -> list[in
     return np.linspace(0, clip.n_frames - 1, count).round().astype(int).tolist()
 
 
-def _image(clip: Clip, frame: int, cache: FrameCache, augment: str, seed: int, half: bool) -> Pair:
+def _image(clip: Clip, frame: int, cache: Cache, augment: str, seed: int, half: bool) -> Pair:
     rng = np.random.default_rng(seed)
+    if isinstance(cache, FeatureCache):
+        return _frames(clip, frame, 1, augment == "flip" and rng.random() < 0.5, cache)
     image = _part(cache.frames(clip), clip, frame, 1)[0]
     target = _part(cache.maps(clip), clip, frame, 1)[0]
     if augment == "zoom":
@@ -102,7 +106,7 @@ def _image(clip: Clip, frame: int, cache: FrameCache, augment: str, seed: int, h
 
 
 def clip_windows(
-    clips: list[Clip], cache: FrameCache, settings: Finetune, rng: Generator, epoch: int | None
+    clips: list[Clip], cache: Cache, settings: Finetune, rng: Generator, epoch: int | None
 ) -> Iterator[Reader]:
     """Windows of `bptt_frames` in order, for groups of `batch` clips in parallel.
 
@@ -126,16 +130,25 @@ def clip_windows(
                 (clip, partial(_frames, clip, start + offset, count, flip, cache))
                 for clip, start, flip in zip(together, starts, flips, strict=True)
             ]
-            yield partial(_read, offset == 0, group, (count, *cache.size))
+            yield partial(_read, offset == 0, group, _blank(cache, (count, *cache.size)))
 
 
-def _frames(clip: Clip, start: int, count: int, flip: bool, cache: FrameCache) -> Pair:
-    parts = (_part(array(clip), clip, start, count) for array in (cache.frames, cache.maps))
-    return tuple(part[:, :, :: -1 if flip else 1] for part in parts)
+def _frames(clip: Clip, start: int, count: int, flip: bool, cache: Cache) -> Pair:
+    maps = _part(cache.maps(clip), clip, start, count)[:, :, :: -1 if flip else 1]
+    if isinstance(cache, FeatureCache):
+        return _part(cache.frames(clip, flip), clip, start, count), maps
+    return _part(cache.frames(clip), clip, start, count)[:, :, :: -1 if flip else 1], maps
 
 
-def _read(first: bool, group: list[tuple[Clip, Callable[[], Pair]]], shape: tuple) -> Window:
-    """This process's share of a group of clips, read; `shape` is (T, H, W)."""
+def _blank(cache: Cache, shape: tuple[int, ...]) -> Callable[[], Pair]:
+    """What stands for a clip that cannot be read; `shape` is (T, H, W)."""
+    features = isinstance(cache, FeatureCache)
+    frames = (shape[0], *cache.row) if features else (*shape, 3)
+    return lambda: (np.zeros(frames, cache.dtype), np.zeros(shape, np.uint8))
+
+
+def _read(first: bool, group: list[tuple[Clip, Callable[[], Pair]]], blank: Callable) -> Window:
+    """This process's share of a group of clips, read."""
     pairs, weights, problems = [], [], []
     for index in ranks.indices(len(group)):
         clip, read = group[min(index, len(group) - 1)]
@@ -143,7 +156,7 @@ def _read(first: bool, group: list[tuple[Clip, Callable[[], Pair]]], shape: tupl
             pairs.append(read())
             weights.append(float(index < len(group)))
         except SalemaError as error:
-            pairs.append((np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)))
+            pairs.append(blank())
             weights.append(0.0)
             problems.append(str(error))
         except Exception as error:

@@ -17,7 +17,8 @@ from salema.files import SalemaError
 from salema.model import efficientnet, weights
 from salema.model.efficientnet import Block, Lite, Unit, imagenet_lite
 from salema.model.network import SaliencyModel
-from salema.params import Model, Placement, named
+from salema.model.placements import named
+from salema.params import Model, Placement
 from salema.predict.predictor import Predictor
 from salema.train import loop
 

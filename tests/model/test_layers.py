@@ -19,7 +19,8 @@ from salema.model.layers import (
     scaled,
 )
 from salema.model.network import SaliencyModel
-from salema.params import ENCODER, Model, named
+from salema.model.placements import ENCODER, named
+from salema.params import Model
 
 needs_torchvision = pytest.mark.skipif(not find_spec("torchvision"), reason="no torchvision")
 

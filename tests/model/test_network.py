@@ -13,12 +13,13 @@ from salema.files import SalemaError
 from salema.media import write
 from salema.model.device import pick_device, pick_precision
 from salema.model.network import SaliencyModel, State
+from salema.model.placements import NAMES, named
 from salema.model.recurrence import OnMaps
-from salema.params import Model, Placement, named
+from salema.params import Model, Placement
 from salema.predict.predictor import Predictor
 
 ROWS = params.read(Path(__file__).parents[2] / "params.yaml").placements
-STUDIED = ROWS | {name: named(name) for name in params.NAMES if name not in ("static", *ROWS)}
+STUDIED = ROWS | {name: named(name) for name in NAMES if name not in ("static", *ROWS)}
 WIDE = Model(size=[80, 112], width=0.125)  # no multiple of VideoSalGAN's short side
 SMALL = Model(size=[64, 96], width=0.125)
 HIGH = Model(size=[80, 32], width=0.125, std=64.0)

@@ -10,8 +10,9 @@ from oracle import video
 
 from salema.files import SalemaError
 from salema.model.network import SaliencyModel
+from salema.model.placements import named
 from salema.model.weights import Card, read, save
-from salema.params import Model, Placement, named
+from salema.params import Model, Placement
 
 TINY = Model(size=[32, 48], width=0.125, std=64.0)
 

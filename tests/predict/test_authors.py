@@ -18,7 +18,8 @@ from salema.files import SalemaError
 from salema.model import weights
 from salema.model.layers import salgan
 from salema.model.network import SaliencyModel
-from salema.params import Model, Placement, named
+from salema.model.placements import named
+from salema.params import Model, Placement
 from salema.predict.authors import LEAK_NOTE
 from salema.predict.load import convert, read
 from salema.predict.predictor import Predictor

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from salema.model.network import SaliencyModel
-from salema.params import Model, Placement, named
+from salema.model.placements import named
+from salema.params import Model, Placement
 from salema.predict.cpu import MaxPool, replace
 from salema.predict.predictor import Predictor
 

@@ -11,8 +11,9 @@ import salema
 from salema.files import SalemaError
 from salema.model import weights
 from salema.model.network import SaliencyModel
+from salema.model.placements import named
 from salema.model.weights import Card
-from salema.params import Model, named
+from salema.params import Model
 from salema.predict.load import build, convert, identity, load, read
 
 TINY = Model(size=[32, 48], width=0.125, std=64.0)

@@ -13,7 +13,8 @@ from oracle import video
 from salema.files import SalemaError
 from salema.media.read import Frame
 from salema.model.network import SaliencyModel
-from salema.params import Model, named
+from salema.model.placements import named
+from salema.params import Model
 from salema.predict.predictor import Predictor, is_cut
 
 SIZE = (64, 96)  # of the model

@@ -8,7 +8,8 @@ import pytest
 from salema.files import SalemaError
 from salema.model import weights
 from salema.model.network import SaliencyModel
-from salema.params import Model, named
+from salema.model.placements import named
+from salema.params import Model
 from salema.tools import doctor
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from salema.model.network import SaliencyModel
-from salema.params import Finetune, Model, Tune, named
+from salema.model.placements import named
+from salema.params import Finetune, Model, Tune
 from salema.train.optimizer import after_epoch, after_step, make_optimizer, make_schedule, thaw
 
 FINETUNE = Finetune(epochs=1, batch=1, learning_rate=1e-6, weight_decay=1e-4)
