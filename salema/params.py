@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from salema.files import SalemaError
 
 DatasetName = Literal[
-    "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "NUSScene", "HEVC33", "other"
+    "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "Crowd", "NUSScene", "HEVC33", "other"
 ]
 ProtocolName = Literal["exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26"]
 Layer = Annotated[int, Field(ge=0, le=61)]
@@ -23,6 +23,7 @@ Positive = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Rate = Annotated[float, Field(gt=0)]
 Thaw = Annotated[list[Layer], BeforeValidator(lambda value: value or [])]  # false in older files
+LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 Optimizer = Literal["adam", "adamw", "sgd", "sgd-nesterov", "adagrad"]
 # What a placement may have of its own instead of `finetune`'s.
 RATES = {"learning_rate", "fresh_learning_rate", "optimizer", "epochs"}
@@ -53,13 +54,13 @@ class Model(Block):
     size: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [192, 256]
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     std: Rate = 1.0
-    encoder: Literal["random", "imagenet", "efficientnet-lite0"] = "random"
+    encoder: Literal["random", "imagenet", *LITE] = "random"
     branches: bool = False
 
     @property
     def step(self) -> int:
         """The sides of `size` are multiples of this."""
-        return 32 if self.encoder == "efficientnet-lite0" else 16
+        return 32 if self.encoder in LITE else 16
 
     @model_validator(mode="after")
     def _multiples(self) -> "Model":
@@ -67,8 +68,8 @@ class Model(Block):
             raise ValueError(f"at most {MOST_CELLS} pixels, not {self.size}")
         if any(side % self.step for side in self.size):
             raise ValueError(f"sides must be multiples of {self.step} (halvings), not {self.size}")
-        if self.encoder == "efficientnet-lite0" and not self.branches:
-            raise ValueError("`encoder: efficientnet-lite0` trains with `branches: true`")
+        if self.encoder in LITE and not self.branches:
+            raise ValueError(f"`encoder: {self.encoder}` trains with `branches: true`")
         return self
 
 

@@ -54,6 +54,11 @@ class Clip:
         """Frames that the clip should have; a damaged source may hold fewer."""
         return len(self.frame_names)
 
+    @property
+    def group(self) -> str:
+        """The clips of its set that share a scene or people with it, as one name."""
+        return SETS[self.dataset].group_of(self.name)
+
     @cached_property
     def size(self) -> Size:
         """(H, W) of the first frame in pixels, read on first use."""

@@ -1,4 +1,4 @@
-"""Image sets, a clip of one frame each: SALICON, OSIE and NUSScene."""
+"""Image sets, a clip of one frame each: SALICON, OSIE, Crowd and NUSScene."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from salema.data.gaze import load_mat
 from salema.data.listing import PICTURES, Search, files_in, numbered
 from salema.files import one_line
 
-STIMULI = Path("data", "stimuli")  # the pictures of OSIE and NUSScene
+STIMULI = Path("data", "stimuli")  # the pictures of OSIE, Crowd and NUSScene
 
 
 def salicon(search: Search) -> None:
@@ -46,10 +46,13 @@ def _part(folder: Path, split: str, suffixes: Collection[str]) -> tuple[Path, di
 
 
 def osie(search: Search) -> None:
-    """`data/stimuli/1001.jpg` and `data/eye/fixations.mat`: image -> observers -> x, y."""
+    """OSIE and Crowd: `data/stimuli/1001.jpg` and `data/eye/fixations.mat`.
+
+    The table is image -> observers -> x, y.
+    """
     table = search.folder / "data" / "eye" / "fixations.mat"
     points = {}
-    with one_line(f"no OSIE fixations in {table} (copy it again)"):
+    with one_line(f"no {search.dataset} fixations in {table} (copy it again)"):
         for entry in load_mat(table)["fixations"].ravel():
             image = entry["img"].flat[0].flat[0]
             subjects = entry["subjects"].flat[0].ravel()

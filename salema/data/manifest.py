@@ -14,7 +14,7 @@ from salema.data.videos import dhf1k, hevc33, other, parted, probe
 from salema.files import SalemaError, atomic
 from salema.params import Params
 
-LOADERS = {"SALICON": salicon, "OSIE": osie, "NUSScene": nusscene, "DHF1K": dhf1k}
+LOADERS = {"SALICON": salicon, "OSIE": osie, "Crowd": osie, "NUSScene": nusscene, "DHF1K": dhf1k}
 LOADERS |= {"Hollywood-2": parted, "UCF-sports": parted, "HEVC33": hevc33, "other": other}
 
 
@@ -58,6 +58,22 @@ def find(root: str | Path, dataset: str, split: str | None = None, **asked: Any)
             reason = str(error).replace(f"{root}{os.sep}", "")
     search.report(search.splits[0], search.folder, reason)
     return search
+
+
+def folds(clips: Sequence[Clip], count: int) -> list[list[Clip]]:
+    """The clips in `count` parts of nearly equal size, each group in one of them.
+
+    Larger groups are dealt first, each to the part that is smallest then.
+    """
+    groups: dict[str, list[Clip]] = {}
+    for clip in sorted(clips, key=lambda clip: clip.name):
+        groups.setdefault(clip.group, []).append(clip)
+    if len(groups) < count:
+        raise SalemaError(f"{count} folds of {len(groups)} groups of clips (take fewer folds)")
+    parts: list[list[Clip]] = [[] for _ in range(count)]
+    for group in sorted(groups.values(), key=len, reverse=True):
+        min(parts, key=len).extend(group)
+    return parts
 
 
 def wanted(params: Params) -> dict[str, list[str]]:

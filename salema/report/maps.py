@@ -198,7 +198,10 @@ def examples(study: Study) -> Figure:
 @style.look()
 def centre(study: Study) -> Figure:
     """The mean maps of the training clips, which the row `centre-prior` predicts."""
-    means = {name: centre_prior(study.params.root, name) for name in study.params.data.evaluate}
+    means = {
+        name: centre_prior(data.load(study.params.root, name, "train"))
+        for name in study.params.data.evaluate
+    }
     shapes = [mean.shape[0] / mean.shape[1] for mean in means.values()]
     cells = _grid("centre", [max(shapes)], [1] * len(means), 0.04)
     for axis, (name, image), height in zip(cells, means.items(), shapes, strict=True):

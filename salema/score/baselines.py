@@ -5,25 +5,23 @@ and the row of the observers uses fixations.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from salema import data
+from salema.data import Clip
 
 PRIOR_SIZE = (96, 128)  # rows, columns: a mean of maps is smooth
 PRIOR_FRAMES = 600  # largest number of training maps, evenly spread over the clips
 SPLITS = 20  # random halves of the observers, over which their row is averaged
 
 
-def centre_prior(root: Path, dataset: str) -> np.ndarray:
-    """The mean ground-truth map of the training clips, float32 `PRIOR_SIZE`, maximum 1.
+def centre_prior(clips: Sequence[Clip]) -> np.ndarray:
+    """The mean ground-truth map of some clips, float32 `PRIOR_SIZE`, maximum 1.
 
     Every frame has the same weight; frames with a blank map are left out. If all maps are
     blank, the prior is zero everywhere.
     """
-    clips = data.load(root, dataset, "train")
     per_clip = max(1, PRIOR_FRAMES // len(clips))
     total = np.zeros(PRIOR_SIZE, np.float64)
     for clip in clips[:: max(1, len(clips) // PRIOR_FRAMES)]:

@@ -345,7 +345,8 @@ def _study(
         if maps.baseline == "human" and not any(clip.has_observers for clip in clips):
             continue
         if maps.baseline == "centre-prior":
-            maps = Maps(baseline=run, prior=baselines.centre_prior(params.root, dataset))
+            prior = baselines.centre_prior(data.load(params.root, dataset, "train"))
+            maps = Maps(baseline=run, prior=prior)
         stride = 1 + sum(clip.n_frames for clip in clips) // frames if frames else 0
         options = {"seed": params.seed, "seen": seen, "allow_seen": allow_seen}
         for name in names:

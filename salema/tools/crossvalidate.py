@@ -13,77 +13,53 @@ memory and testing with one are told apart.
 """
 
 import csv
-import hashlib
-import json
-import math
-import multiprocessing
-import os
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
 from salema import data
 from salema.data import Clip
-from salema.files import SalemaError, atomic
+from salema.files import atomic
 from salema.model import weights
-from salema.model.network import SaliencyModel
-from salema.params import Params, Placement
-from salema.predict.predictor import Predictor
-from salema.score import controls, protocols
-from salema.score.negatives import Negatives
-from salema.score.protocols import METRICS, Protocol
+from salema.params import Params
+from salema.score import controls
+from salema.score.baselines import centre_prior
+from salema.score.protocols import METRICS
+from salema.tools.trials import KEPT, Curves, Scoring, Test, where
 from salema.train import loop
-from salema.train.features import FeatureCache
 from salema.train.job import Job
 
 COLUMNS = ("arm", "row", "seed", "fold", "rate", "tested", "clip", "group", "frames", *METRICS)
-KEPT = ("nss", "cc")  # metrics that are kept frame by frame
-CODE = ("score", "predict", "tools/crossvalidate.py")  # what scores depend on beside the weights
 PUT_IN = {"ema30": 30, "ema61": 61}  # averages that are put into the row without a memory
-Curves = dict[str, list[float]]  # metric -> one value a scored frame
-
-
-@dataclass(frozen=True)
-class Test:
-    """How maps are made from trained weights: as trained, or with one thing changed."""
-
-    name: str
-    alone: bool = False  # each frame is a clip of its own
-    after: int | None = None  # an average is put in behind this layer
-    alpha: float | None = None  # its weight of the newest frame, or
-    tau: float | None = None  # its time constant in seconds
-    control: str | None = None  # of the maps; see `score.controls`
 
 
 def crossvalidate(params: Params) -> Path:
     """Run both arms; returns the table of scores, `reports/<profile>/arms.csv`.
 
-    Writes `arms.npz` beside it: NSS and CC frame by frame, as float16.
+    Writes `arms.npz` beside it: NSS and CC of each scored frame as float16, in the order of the
+    table, whose column `frames` says how many belong to a row; NaN without gaze. Its other arrays
+    are those of `where`, in the order of the clips of the first row.
     """
     study = params.crossvalidate
     clips = _clips(params) if study.clips else []
     rows: list[dict] = []
-    curves: dict[str, list[float]] = {}
+    curves: dict[str, list[float]] = {metric: [] for metric in KEPT}
     with Scoring(params, clips) as scoring:
         for row, curve in _arms(params, clips, scoring):
             for metric in KEPT:
-                name = "|".join(str(row[key]) for key in ("arm", "row", "seed", "tested", "clip"))
-                curves[f"{name}|{metric}"] = np.float16(curve[metric])
+                curves[metric] += curve[metric]
             rows.append(row)
+    curves |= where(clips, params)
     target = params.report_folder / "arms.csv"
     with atomic(target) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: f"{v:.6f}" if k in METRICS else v for k, v in r.items()} for r in rows)
     with atomic(target.with_suffix(".npz")) as part, part.open("wb") as file:
-        np.savez_compressed(file, **curves)
+        np.savez_compressed(file, **{k: np.float16(values) for k, values in curves.items()})
     return target
 
 
@@ -95,7 +71,7 @@ def _clips(params: Params) -> list[Clip]:
     return [clip for split in splits for clip in data.load(params.root, name, split)]
 
 
-def _arms(params: Params, clips: list[Clip], scoring: "Scoring") -> Iterator[tuple[dict, Curves]]:
+def _arms(params: Params, clips: list[Clip], scoring: Scoring) -> Iterator[tuple[dict, Curves]]:
     study = params.crossvalidate
     statics = {seed: _static(params, seed) for seed in study.seeds}
     averages = [
@@ -106,11 +82,16 @@ def _arms(params: Params, clips: list[Clip], scoring: "Scoring") -> Iterator[tup
     names = [name for name in controls.NAMES if name not in ("ema", "mean")]
     changed = [Test(f"{n} tau {tau:g}", control=n, tau=tau) for tau in study.taus for n in names]
     changed += [Test("mean", control="mean", tau=1.0)] if study.taus else []
+    folds = data.folds(clips, study.folds) if study.rows else []
+    for number, fold in enumerate(folds):
+        prior = centre_prior([clip for other in folds if other is not fold for clip in other])
+        about = {"arm": "A", "row": "centre-prior", "seed": "", "fold": number + 1, "rate": ""}
+        for found in scoring.of_prior(prior, fold):
+            yield about | found[0], found[1]
     for seed, path in statics.items():
         about = {"arm": "A", "row": "static", "seed": seed, "fold": "", "rate": ""}
         for found in scoring.of(path, [Test("as trained"), *averages, *changed], clips):
             yield about | found[0], found[1]
-    folds = data.folds(clips, study.folds) if study.rows else []
     for row in study.rows:
         placement = study.placements.get(row) or params.placements[row]
         tests = [Test("as trained")]
@@ -181,130 +162,3 @@ def _train(
     frozen = loop.freeze(network, settings.train)
     job = Job(own, name, settings, clips, val, static, card.seen, frozen, order="arms")
     return loop.train(network, job)
-
-
-class Scoring:
-    """Maps of trained weights, scored in worker processes; what is known is read again."""
-
-    def __init__(self, params: Params, clips: list[Clip]) -> None:
-        self.params, self.study = params, params.crossvalidate
-        self.protocol = protocols.get(params.evaluate.protocols[0], self.study.clips)
-        pool = self.protocol.pool(clips)
-        self.negatives = {
-            clip.name: self.protocol.negatives(pool, clip.name, params.seed) for clip in clips
-        }
-        package = Path(__file__).parents[1]
-        files = [sorted(package.glob(f"{name}/*.py")) or [package / name] for name in CODE]
-        self.code = b"".join(path.read_bytes() for path in chain(*files))
-
-    def __enter__(self) -> "Scoring":
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        self.workers = ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.workers.shutdown(cancel_futures=True)
-
-    def of(self, path: Path, tests: list[Test], clips: list[Clip]) -> Iterator[tuple[dict, Curves]]:
-        """One row of scores, and its metrics frame by frame, for each test and clip."""
-        network, card = weights.read(path)
-        if leaked := {c.name for c in clips} & set(card.seen.get(clips[0].dataset, [])):
-            raise SalemaError(f"{path} was trained on {min(leaked)}, which it is tested on")
-        settings = repr((tests, self.params.evaluate, [(c.name, c.group) for c in clips]))
-        digest = hashlib.sha256(path.read_bytes() + self.code + settings.encode()).hexdigest()
-        kept = path.with_name(f"scores-{digest[:16]}.json")
-        if not kept.exists():
-            cache = data.study_cache(tuple(network.config.size))
-            if loop.freeze(network, "decoder"):
-                cache = FeatureCache(cache, network)
-            found = list(self._score(network, tests, clips, cache))
-            with atomic(kept) as part:
-                part.write_text(json.dumps(found), encoding="utf-8")
-        yield from json.loads(kept.read_text(encoding="utf-8"))
-
-    def _score(
-        self,
-        network: SaliencyModel,
-        tests: list[Test],
-        clips: list[Clip],
-        cache: data.FrameCache | FeatureCache,
-    ) -> Iterator[tuple[dict, Curves]]:
-        waiting: list[tuple[dict, Future]] = []
-        makers = Makers(network)
-        for clip in clips:
-            frames = cache.frames(clip)
-            every = self.protocol.every * self.params.evaluate.every
-            wanted = range(0, clip.n_frames, every)
-            for test in tests:
-                maps = makers.maps(test, clip, frames)[::every]
-                task = (clip, wanted, maps, self.protocol.name, self.negatives[clip.name])
-                about = {"tested": test.name, "clip": clip.name, "group": clip.group or clip.name}
-                waiting.append((about, self.workers.submit(_scored, *task)))
-            makers.forget()
-            while len(waiting) > 4 * len(tests):
-                yield _row(*waiting.pop(0))
-        for item in waiting:
-            yield _row(*item)
-
-
-def _row(about: dict, future: Future) -> tuple[dict, Curves]:
-    curves = future.result()
-    means = {metric: float(np.nanmean(curves[metric])) for metric in METRICS}
-    return about | {"frames": len(curves["nss"])} | means, curves
-
-
-def _scored(
-    clip: Clip, wanted: range, maps: np.ndarray, protocol: str, negatives: Negatives
-) -> Curves:
-    """The metrics of the wanted frames of a clip, from their maps; NaN without gaze."""
-    cv2.setNumThreads(1)
-    rules: Protocol = protocols.get(protocol, clip.dataset)
-    curves: Curves = {metric: [] for metric in METRICS}
-    for index, saliency in zip(wanted, maps, strict=True):
-        (points,) = clip.fixations(index, index + 1)
-        (density,) = (None,) if rules.own_density else clip.maps(index, index + 1)
-        found = rules.score(saliency, points, density, clip.size, negatives, index) or {}
-        for metric in METRICS:
-            curves[metric].append(found.get(metric, math.nan))
-    return curves
-
-
-class Makers:
-    """The maps of a clip by one network, as each test wants them."""
-
-    def __init__(self, network: SaliencyModel) -> None:
-        self.network = network
-        self.placed: dict[int | None, Predictor] = {None: Predictor(network)}
-        self.forget()
-
-    def forget(self) -> None:
-        """The next maps are of another clip."""
-        self.trained: np.ndarray | None = None  # maps as trained, which several tests change
-
-    def maps(self, test: Test, clip: Clip, frames: np.ndarray) -> np.ndarray:
-        """Float32 maps (T, H, W) of all frames (or features) of a clip."""
-        if test.after is None and test.control is None and test.alone:
-            return self._computed(self.placed[None], frames, in_time=False)
-        if self.trained is None:
-            self.trained = self._computed(self.placed[None], frames)
-        if test.after is None and test.control is None:
-            return self.trained
-        alpha = test.alpha or controls.alpha_of(test.tau, clip.fps or 30.0)
-        if test.control:
-            return controls.control(test.control, self.trained, alpha)
-        if test.after == 61:  # an average of the maps
-            return controls.control("ema", self.trained, alpha)
-        if test.after not in self.placed:
-            placement = Placement(recurrence="ema", after=[test.after], alpha=0.5)
-            self.placed[test.after] = Predictor(loop.with_placement(self.network, placement))
-        predictor = self.placed[test.after]
-        memory = predictor.prepared.memories[str(test.after)]
-        memory.alpha_logit.fill_(math.log(alpha / (1 - alpha)))
-        return self._computed(predictor, frames)
-
-    @staticmethod
-    def _computed(predictor: Predictor, frames: np.ndarray, in_time: bool = True) -> np.ndarray:
-        predictor.reset()
-        steps = range(0, len(frames), predictor.chunk)
-        parts = (np.asarray(frames[start : start + predictor.chunk]) for start in steps)
-        return np.concatenate([predictor.compute(part, in_time) for part in parts])

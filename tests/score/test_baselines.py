@@ -31,7 +31,7 @@ def root(tmp_path):
 
 
 def test_the_prior_is_the_mean_of_training_maps_and_of_no_other(root):
-    prior = baselines.centre_prior(root, "DHF1K")
+    prior = baselines.centre_prior(data.load(root, "DHF1K", "train"))
     assert prior.shape == baselines.PRIOR_SIZE and prior.dtype == np.float32
     assert prior.max() == 1 and prior.min() == 0
     bright = np.argwhere(prior > 0)
@@ -44,11 +44,11 @@ def test_the_prior_reads_nothing_but_training_clips(root, monkeypatch):
     asked = []
     load = data.load
     monkeypatch.setattr(data, "load", lambda *words: asked.append(words) or load(*words))
-    before = baselines.centre_prior(root, "DHF1K")
+    before = baselines.centre_prior(data.load(root, "DHF1K", "train"))
     assert asked == [(root, "DHF1K", "train")]
     for path in (root / "DHF1K" / "annotation").glob("06*/maps/*.png"):
         trees.grey(path, [(0, 0)])
-    np.testing.assert_array_equal(baselines.centre_prior(root, "DHF1K"), before)
+    np.testing.assert_array_equal(baselines.centre_prior(data.load(root, "DHF1K", "train")), before)
 
 
 def test_every_frame_counts_alike_however_bright_its_map_and_blank_ones_do_not(root):
@@ -57,7 +57,7 @@ def test_every_frame_counts_alike_however_bright_its_map_and_blank_ones_do_not(r
     faint = np.zeros(SIZE, np.uint8)
     faint[20, 27] = 10
     trees.array(folder / "0002.png", faint)
-    prior = baselines.centre_prior(root, "DHF1K")
+    prior = baselines.centre_prior(data.load(root, "DHF1K", "train"))
     scale = np.array(prior.shape) / SIZE
     row, column = (np.array((20.5, 27.5)) * scale).astype(int)
     assert prior[row, column] == pytest.approx(1 / 4)  # of five maps that are not blank
@@ -66,13 +66,13 @@ def test_every_frame_counts_alike_however_bright_its_map_and_blank_ones_do_not(r
 def test_without_training_clips_there_is_no_prior(tmp_path):
     trees.dhf1k(tmp_path, 601, 2)
     with pytest.raises(SalemaError, match="no clip of DHF1K train"):
-        baselines.centre_prior(tmp_path, "DHF1K")
+        baselines.centre_prior(data.load(tmp_path, "DHF1K", "train"))
 
 
 def test_training_maps_that_are_all_blank_give_a_flat_prior(root):
     for path in (root / "DHF1K" / "annotation").glob("000*/maps/*.png"):
         trees.grey(path, [])
-    assert not baselines.centre_prior(root, "DHF1K").any()
+    assert not baselines.centre_prior(data.load(root, "DHF1K", "train")).any()
 
 
 # ---------------------------------------------------------------------- spectral residual
@@ -149,7 +149,7 @@ def test_who_did_not_look_at_this_frame_still_has_a_side():
 
 def test_every_baseline_gives_a_map_a_frame(root):
     (clip, _) = data.load(root, "DHF1K", "val")
-    prior = baselines.centre_prior(root, "DHF1K")
+    prior = baselines.centre_prior(data.load(root, "DHF1K", "train"))
     for name in ("chance", "centre-prior", "spectral-residual"):
         maps = list(Maps(baseline=name, prior=prior).of(clip))
         assert len(maps) == 3
