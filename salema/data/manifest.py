@@ -9,7 +9,7 @@ from typing import Any
 from salema.data.clip import Clip
 from salema.data.images import nusscene, osie, salicon
 from salema.data.listing import Problem, Search
-from salema.data.sets import DATASETS, SETS, SPLITS, splits_of
+from salema.data.sets import DATASETS, SETS, SPLITS, annotated, splits_of
 from salema.data.videos import dhf1k, hevc33, other, parted, probe
 from salema.files import SalemaError, atomic
 from salema.params import Params
@@ -78,8 +78,11 @@ def folds(clips: Sequence[Clip], count: int) -> list[list[Clip]]:
 
 def wanted(params: Params) -> dict[str, list[str]]:
     """Set -> the splits that the profile reads."""
-    trained = [*params.data.tune, *params.data.finetune, *params.data.continued]
+    study = params.crossvalidate
+    trained = [*params.data.tune, *params.data.finetune, *params.data.continued, *study.images]
     needs = {name: ["train", "val"] for name in trained}
+    if study.clips:
+        needs[study.clips] = list(annotated(study.clips))
     for name, split in params.data.evaluate.items():
         needs[name] = list(dict.fromkeys([*needs.get(name, []), split]))
     return needs

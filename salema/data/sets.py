@@ -112,6 +112,11 @@ SETS = {
 DATASETS = tuple(SETS)
 
 
+def annotated(dataset: str) -> tuple[str, ...]:
+    """The splits with ground truth, which hold every clip once."""
+    return tuple(s for s in splits_of(dataset) if s not in SETS[dataset].unannotated)
+
+
 def splits_of(dataset: str, split: str | None = None) -> tuple[str, ...]:
     """The splits to read: `split`, or, for None, every part of the set once."""
     if dataset not in SETS:

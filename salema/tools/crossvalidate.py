@@ -22,6 +22,7 @@ import torch
 
 from salema import data
 from salema.data import Clip
+from salema.data.sets import annotated
 from salema.files import atomic
 from salema.model import weights
 from salema.params import Params
@@ -66,9 +67,7 @@ def crossvalidate(params: Params) -> Path:
 def _clips(params: Params) -> list[Clip]:
     """Every clip of the set that has ground truth."""
     name = params.crossvalidate.clips
-    facts = data.SETS[name]
-    splits = [split for split in facts.splits if split not in facts.unannotated]
-    return [clip for split in splits for clip in data.load(params.root, name, split)]
+    return [c for split in annotated(name) for c in data.load(params.root, name, split)]
 
 
 def _arms(params: Params, clips: list[Clip], scoring: Scoring) -> Iterator[tuple[dict, Curves]]:
