@@ -32,6 +32,7 @@ PACKAGES = {
     "protocols": "score",
     "crossvalidate": "tools",
     "ablation": "report",
+    "arms": "report",
 }
 
 
