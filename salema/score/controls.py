@@ -28,6 +28,7 @@ from salema.score.maps import Maps
 from salema.score.negatives import generator
 
 NAMES = ("ema", "blur", "delay", "shuffled", "acausal", "mean")
+SOME = 40  # maps of a clip, about, by which the blur is chosen
 HISTORY = 3.0  # of the time constant: older frames have 5 % of the weight
 
 
@@ -72,17 +73,18 @@ def _blurred(maps: np.ndarray, alpha: float) -> np.ndarray:
     """Blurred with the sigma, in pixels, that changes the maps as much as the average does."""
     wanted = float(np.square(_average(maps, alpha) - maps).mean())
 
-    def blurred(sigma: float) -> np.ndarray:
+    def blurred(maps: np.ndarray, sigma: float) -> np.ndarray:
         return np.stack([cv2.GaussianBlur(map_, (0, 0), sigma) for map_ in maps])
 
     low, high = 0.05, max(maps.shape[1:]) / 2
     if wanted < 1e-12:
         return maps
+    some = maps[:: max(1, len(maps) // SOME)]
     for _ in range(12):  # to 1 % of sigma
         sigma = math.sqrt(low * high)
-        more = float(np.square(blurred(sigma) - maps).mean()) > wanted
+        more = float(np.square(blurred(some, sigma) - some).mean()) > wanted
         low, high = (low, sigma) if more else (sigma, high)
-    return blurred(high)
+    return blurred(maps, high)
 
 
 def _shuffled(maps: np.ndarray, alpha: float, seed: int) -> np.ndarray:

@@ -89,7 +89,8 @@ def _arms(params: Params, clips: list[Clip], scoring: Scoring) -> Iterator[tuple
             yield about | found[0], found[1]
     for seed, path in statics.items():
         about = {"arm": "A", "row": "static", "seed": seed, "fold": "", "rate": ""}
-        for found in scoring.of(path, [Test("as trained"), *averages, *changed], clips):
+        tests = [Test("as trained"), *averages, *(changed if seed == study.seeds[0] else [])]
+        for found in scoring.of(path, tests, clips):
             yield about | found[0], found[1]
     for row in study.rows:
         placement = study.placements.get(row) or params.placements[row]
