@@ -36,7 +36,12 @@ def _score(predictor: Predictor, clips: list[data.Clip]) -> np.ndarray:
     for clip in clips:
         protocol = protocols.get("exact", clip.dataset)
         negatives = protocol.negatives(pool, clip.name)
-        frames = zip(predictor.stream(clip.frames()), clip.fixations(), clip.maps(), strict=True)
+        frames = zip(
+            predictor.stream(clip.frames(), fps=clip.fps),
+            clip.fixations(),
+            clip.maps(),
+            strict=True,
+        )
         scores = [
             protocol.score(saliency, fixations, density, clip.size, negatives, index)
             for index, (saliency, fixations, density) in enumerate(frames)

@@ -95,7 +95,7 @@ def _parser() -> Parser:
     page = f"--out --overwrite --open {looks} {model}"
     command("view", _view, "one self-contained HTML page for a video", f"source {page}")
     command("demo", _view, "the same for a clip that comes with salema", page)
-    checkpoints = f"old new --half {placed}"
+    checkpoints = f"old new --half --fps {placed}"
     command("convert", _convert, "an authors' checkpoint as a weights file of ours", checkpoints)
     stored = f"out --weights --sha256 {placed}"
     command("export", _export, "one step of the network as ONNX", stored)
@@ -320,7 +320,7 @@ def _crossvalidate(parsed: argparse.Namespace) -> Path:
 def _convert(parsed: argparse.Namespace) -> Path:
     from salema.predict import load
 
-    placed = parsed.placement, parsed.alpha, parsed.half, parsed.static
+    placed = parsed.placement, parsed.alpha, parsed.half, parsed.static, parsed.fps
     return load.convert(parsed.old, parsed.new, *placed)
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from salema.files import SalemaError
 
 DatasetName = Literal[
-    "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "Crowd", "NUSScene", "HEVC33", "other"
+    "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "NUSScene", "Crowd", "HEVC33", "other"
 ]
 ProtocolName = Literal["exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26"]
 Layer = Annotated[int, Field(ge=0, le=61)]
@@ -127,6 +127,7 @@ class Placement(Block):
     recurrence: Literal["none", "ema", "convlstm", "conv"]  # conv: a ConvLSTM's control, no memory
     after: list[Layer] = []
     alpha: Annotated[float, Field(gt=0, le=1)] | None = None
+    fps: Rate | None = None  # the rate that alpha is for: its time constant holds at others, too
     learned: bool = False
     rectified: bool = False  # an EMA averages with the ReLU of its state
     residual: bool = False
@@ -155,6 +156,7 @@ class Placement(Block):
             ((ema or convolves) != bool(self.after), "`after` belongs to ema, convlstm and conv"),
             (sorted(set(self.after)) != self.after, "`after` must be in ascending order"),
             (ema != (self.alpha is not None), "`alpha` belongs to recurrence: ema, which needs it"),
+            (self.fps and not ema, "`fps` belongs to recurrence: ema"),
             (self.learned and not ema, "`learned` belongs to recurrence: ema"),
             (self.learned and self.alpha == 1, "`learned` needs an alpha below 1"),  # finite logit
             (rectified and not ema, "`rectified` belongs to recurrence: ema"),

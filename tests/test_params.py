@@ -113,7 +113,7 @@ def test_a_profile_gives_a_row_a_learning_rate_of_its_own():
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_has_the_keys_that_dvc_tracks(profile):
     tracked = {"data", "model", "tune", "finetune", "placements", "continued"}
-    tracked |= {"predict", "evaluate"}
+    tracked |= {"predict", "evaluate", "crossvalidate"}
     assert set(RAW["profiles"][profile]) == tracked
 
 

@@ -106,18 +106,18 @@ def salicon_fixations(path: Path, observers: list[list], **more: object) -> Path
     return mat(path, image="x.jpg", gaze=gaze, **({"resolution": SIZE} | more))
 
 
-def osie(root: Path, images: dict[int, list[list]]) -> Path:
-    """Number -> for each observer a list of x, y."""
+def osie(root: Path, images: dict[int, list[list]], name: str = "OSIE") -> Path:
+    """Number -> for each observer a list of x, y; `name` may be Crowd, of the same layout."""
     entries = []
     for number, observers in images.items():
-        picture(root / "OSIE" / "data" / "stimuli" / f"{number}.jpg")
+        picture(root / name / "data" / "stimuli" / f"{number:03d}.jpg")
         subjects = [
             {"fix_x": [p[0] for p in points], "fix_y": [p[1] for p in points], "fix_duration": [9]}
             for points in observers
         ]
         subjects = cells((len(subjects), 1), subjects)
-        entries.append({"img": f"{number}.jpg", "subjects": subjects})
-    path = root / "OSIE" / "data" / "eye" / "fixations.mat"
+        entries.append({"img": f"{number:03d}.jpg", "subjects": subjects})
+    path = root / name / "data" / "eye" / "fixations.mat"
     return mat(path, fixations=cells((len(entries), 1), entries))
 
 

@@ -128,9 +128,17 @@ def convert(
     alpha: float | None = None,
     half: bool = False,
     static: Path | None = None,
+    fps: float | None = None,
 ) -> Path:
-    """Write an authors' checkpoint (or a file of ours) as a weights file of ours; returns it."""
+    """Write an authors' checkpoint (or a file of ours) as a weights file of ours; returns it.
+
+    With `fps`, the alpha of its EMA is for that frame rate (see `Predictor.at`).
+    """
     absent(new)
     network, card = read(old, placement, alpha, static=static)
+    if fps is not None:
+        if network.placement.recurrence != "ema" or not fps > 0:
+            raise SalemaError(f"--fps {fps} does not fit {old} (above 0, for an EMA only)")
+        network.placement = network.placement.model_copy(update={"fps": fps})
     weights.save(network, new, card, half)
     return new

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from salema.media import read
 from salema.media.image import fit
 from salema.media.read import Frame
 from salema.media.threads import ahead
@@ -84,6 +85,24 @@ class Predictor:
         network.assemble()
         return network
 
+    def at(self, fps: float | None) -> "Predictor":
+        """The same model for frames of another rate, with an empty memory.
+
+        An EMA whose placement names the rate of its alpha keeps its time constant in seconds; any
+        other averages frames, whatever their rate. None: the rate is not known.
+        """
+        own, meant = copy.copy(self), self.placement.fps
+        if meant and fps and fps != meant:
+            own.prepared = copy.deepcopy(self.prepared)
+            for memory in own.prepared.memories.values():
+                keep = (1 - memory.alpha) ** (meant / fps)
+                memory.alpha_logit.copy_(torch.logit(1 - keep))
+            own.prepared.assemble()
+        else:
+            own.prepared = self.prepared  # one copy of the weights for all
+        own.reset()
+        return own
+
     def reset(self) -> None:
         """Empty the memory: the next `step` starts a clip."""
         self.state: State | None = None  # of the memory after the last `step`
@@ -126,7 +145,10 @@ class Predictor:
         return fit(frame, self.size)
 
     def predict(
-        self, frames: np.ndarray | Sequence[np.ndarray] | str | Path, size: str = "source"
+        self,
+        frames: np.ndarray | Sequence[np.ndarray] | str | Path,
+        size: str = "source",
+        fps: float | None = None,
     ) -> np.ndarray:
         """Maps of a whole clip, in one call.
 
@@ -134,6 +156,7 @@ class Predictor:
             frames: uint8 (T, H, W, 3) RGB, any T, any size, or a list of such frames (H, W, 3);
                 or a path: a video, a folder of frames or an image. The memory starts empty.
             size: "source": maps as large as the frames (bilinear); "model": as computed.
+            fps: Their frame rate (see `at`); a video has its own.
 
         Returns:
             float32 (T, H, W) in [0, 1], raw: the scale is the network's own.
@@ -141,37 +164,42 @@ class Predictor:
         Raises:
             ValueError: The frames are not uint8 (T, H, W, 3), or the path cannot be read.
         """
-        frames = read_frames(frames) if isinstance(frames, str | Path) else _stacked(frames)
+        if isinstance(frames, str | Path):
+            fps = fps or read.open(frames).fps
+            frames = read_frames(frames)
+        frames = _stacked(frames)
         _check(frames)
         shape = frames.shape[1:3] if size == "source" else self.size
         maps = np.empty((len(frames), *shape), np.float32)
-        for index, saliency in enumerate(self.stream(frames, size)):
+        for index, saliency in enumerate(self.stream(frames, size, fps)):
             maps[index] = saliency
         return maps
 
-    def stream(self, frames: Iterable[np.ndarray], size: str = "source") -> Iterator[np.ndarray]:
+    def stream(
+        self, frames: Iterable[np.ndarray], size: str = "source", fps: float | None = None
+    ) -> Iterator[np.ndarray]:
         """One float32 (H, W) map for each uint8 (H, W, 3) RGB frame, in constant memory.
 
-        Frames are taken `chunk` at a time; each call has a memory of its own.
+        Frames are taken `chunk` at a time; each call has a memory of its own. For `fps` see `at`.
         """
         fitted = ((frame.shape[:2], frame.shape, self.fit(frame)) for frame in frames)
-        for source, saliency in self._walk(fitted):
+        for source, saliency in self._walk(fitted, fps):
             yield fit(saliency, source, cv2.INTER_LINEAR) if size == "source" else saliency
 
     def maps(
-        self, frames: Iterable[Frame], shot_reset: bool = False
+        self, frames: Iterable[Frame], shot_reset: bool = False, fps: float | None = None
     ) -> Iterator[tuple[Frame, np.ndarray]]:
         """Pairs of a frame and its float32 map at the model's size, in order.
 
         Decoding and resizing run ahead in a thread; each call has a memory of its own. With
-        `shot_reset` the memory is emptied at every cut.
+        `shot_reset` the memory is emptied at every cut. A `Source` knows its frame rate.
         """
-        frames = iter(frames)
+        fps, frames = fps or getattr(frames, "fps", None), iter(frames)
         if first := next(frames, None):
             depth = max(2, min(2 * self.chunk, AHEAD_BYTES // first.image.nbytes))
             frames = chain([first], frames)
             fitted = ((frame, frame.image.shape, self.fit(frame.image)) for frame in frames)
-            yield from self._walk(ahead(fitted, depth), shot_reset)
+            yield from self._walk(ahead(fitted, depth), fps, shot_reset)
 
     def images(self, pictures: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """One float32 map at the model's size for each uint8 (H, W, 3) RGB picture of any size.
@@ -183,11 +211,13 @@ class Predictor:
             yield from self.compute(np.stack(batch), in_time=False)
 
     def _walk(
-        self, fitted: Iterable[tuple[Item, Shape, np.ndarray]], shot_reset: bool = False
+        self,
+        fitted: Iterable[tuple[Item, Shape, np.ndarray]],
+        fps: float | None,
+        shot_reset: bool = False,
     ) -> Iterator[tuple[Item, np.ndarray]]:
         """Pairs of an item and its map, from an item, its frame's shape and its frame resized."""
-        _ = self.prepared  # before the copy, which shares it
-        own = copy.copy(self)
+        own = self.at(fps)
         for _, shot in groupby(_numbered(fitted, shot_reset), itemgetter(0)):
             own.reset()
             while chunk := list(islice(shot, self.chunk)):

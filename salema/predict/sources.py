@@ -235,7 +235,7 @@ def predict_clip(
     """
     frames = (Frame(i, name) for i, name in zip(images, clip.frame_names, strict=False))
     maps = write.open(path, form, predictor.size, clip.fps or 30.0, bits, replace=True)
-    return _save(clip.name, predictor.maps(frames), [(maps, False)], predictor.chunk)
+    return _save(clip.name, predictor.maps(frames, fps=clip.fps), [(maps, False)], predictor.chunk)
 
 
 def predict_dataset(

@@ -57,6 +57,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "demo --out": dict(type=Path, default=Path("demo.html"), help="the page"),
     "--open": dict(action="store_true", help="show the page in the browser"),
     # files of weights
+    "--fps": dict(type=float, help="frame rate that alpha is for; others keep its seconds"),
     "old": dict(type=Path, help="a checkpoint of the authors, or a file of ours"),
     "new": dict(type=Path, help="the .safetensors file to write"),
     "--half": dict(action="store_true", help="store fp16, half the size"),

@@ -70,9 +70,8 @@ class FeatureCache:
     @torch.inference_mode()
     def _computed(self, frames: np.ndarray, mirrored: bool) -> Iterator[np.ndarray]:
         for start in range(0, len(frames), BATCH):
-            batch = np.asarray(frames[start : start + BATCH])
-            batch = np.ascontiguousarray(batch[:, :, :: -1 if mirrored else 1])
-            images = self.network.normalise(torch.from_numpy(batch).to(self.device))
+            batch = np.asarray(frames[start : start + BATCH])[:, :, :: -1 if mirrored else 1]
+            images = self.network.normalise(torch.from_numpy(batch.copy()).to(self.device))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed):
                 features = self.encoder.features(images)
             yield features.permute(0, 2, 3, 1).to(torch.float16).cpu().numpy()

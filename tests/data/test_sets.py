@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from itertools import chain
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import trees
 
 from salema import params
-from salema.data import DATASETS, SETS, is_image, load
+from salema.data import DATASETS, SETS, Clip, folds, is_image, load
 from salema.data.sets import SPLITS
 from salema.files import SalemaError
 
@@ -28,6 +30,40 @@ def test_hevc33_keeps_twins_and_the_published_test_clips_apart():
         assert facts.split_of(twin) == "train"
 
 
+def test_crowd_is_split_by_the_last_digit_and_keeps_a_reserve():
+    numbers = SETS["Crowd"].numbers
+    assert {split: len([n for n in numbers[split] if n <= 500]) for split in SPLITS} == {
+        "train": 200, "val": 50, "test": 50
+    }  # fmt: skip
+    assert {4, 131} < numbers["train"] and 15 in numbers["val"] and 496 in numbers["test"]
+    for number in (7, 18, 29, 30):
+        assert not any(number in numbers[split] for split in SPLITS)
+
+
+def test_clips_of_one_scene_or_the_same_people_are_a_group():
+    facts = SETS["HEVC33"]
+    names = [name for group in facts.groups for name in group]
+    assert len(names) == len(set(names)) == 22
+    for one, other in (("Vidyo1", "Vidyo4"), ("Johnny", "FourPeople"), ("Keiba", "RaceHorsesD")):
+        assert facts.group_of(one) == facts.group_of(other)
+    assert facts.group_of("Tennis") == "Tennis"
+
+
+def test_folds_have_nearly_one_size_and_keep_groups_together():
+    facts = SETS["HEVC33"]
+    names = [*chain(*facts.groups), *"abcdefghijk"]  # eleven more are alone
+    clips = [Clip(name, "HEVC33", "train", ("1",), Path(name)) for name in reversed(names)]
+    parts = folds(clips, 5)
+    assert sorted(map(len, parts)) == [6, 6, 7, 7, 7]
+    found = [{clip.group for clip in part} for part in parts]
+    assert sum(map(len, found)) == len(set().union(*found)) == 19
+    assert [[c.name for c in part] for part in folds(clips[::-1], 5)] == [
+        [c.name for c in part] for part in parts
+    ]
+    with pytest.raises(SalemaError, match=r"20 folds of 19 groups"):
+        folds(clips, 20)
+
+
 def test_the_parameters_know_the_same_sets_and_splits():
     assert get_args(params.DatasetName) == DATASETS
     _, split = get_args(params.Data.model_fields["evaluate"].annotation)
@@ -40,13 +76,14 @@ def test_the_facts_of_a_set_are_true_of_its_clips(tmp_path):
     for name in ("Hollywood-2", "UCF-sports"):
         trees.shot(tmp_path / name / "training" / "shot-1", ["shot-1_001"])
     trees.osie(tmp_path, {1001: [[(1, 1)]]})
+    trees.osie(tmp_path, {1: [[(1, 1)]]}, "Crowd")
     trees.nusscene(tmp_path, {1: [[(1, 1)]]})
     trees.video(tmp_path / "HEVC33" / "videos" / "Yan.avi", 1)
     trees.hevc33(tmp_path, ["Yan"], [(1, 1, 0, 40, 5, 6)])
     trees.picture(tmp_path / "other" / "1" / "1.png")
     for name, facts in SETS.items():
         (clip,) = load(tmp_path, name)
-        image = name in ("SALICON", "OSIE", "NUSScene")
+        image = name in ("SALICON", "OSIE", "Crowd", "NUSScene")
         assert is_image(clip) == (facts.kind == "image") == image, name
         assert clip.has_observers == (image or name == "HEVC33"), name
         maps = name in ("SALICON", "DHF1K", "Hollywood-2", "UCF-sports")

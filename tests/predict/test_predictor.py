@@ -15,6 +15,7 @@ from salema.media.read import Frame
 from salema.model.network import SaliencyModel
 from salema.model.placements import named
 from salema.params import Model
+from salema.predict import load
 from salema.predict.predictor import Predictor, is_cut
 
 SIZE = (64, 96)  # of the model
@@ -289,3 +290,20 @@ def test_what_is_not_frames_is_refused(model, frames, told):
         with pytest.raises(ValueError, match="uint8") as raised:
             way(frames)
         assert told in str(raised.value)
+
+
+def test_an_average_keeps_its_seconds_at_another_frame_rate():
+    place = named("ema61").model_copy(update={"alpha": 0.3, "fps": 30.0})
+    model = load.build(place, config=Model(size=[32, 48], width=0.125, std=64.0))
+    frames = video(6, (32, 48))
+    twice = np.repeat(frames, 2, axis=0)
+    wanted = model.predict(frames, fps=30)
+    np.testing.assert_allclose(model.predict(twice, fps=60)[1::2], wanted, atol=1e-5)
+    np.testing.assert_array_equal(model.predict(frames), wanted)  # no rate: as it is for
+    assert np.abs(model.predict(twice)[1::2] - wanted).max() > 1e-3
+
+
+def test_an_average_without_a_rate_averages_frames():
+    model = load.build("ema61", config=Model(size=[32, 48], width=0.125, std=64.0))
+    frames = video(4, (32, 48))
+    np.testing.assert_array_equal(model.predict(frames, fps=60), model.predict(frames))
