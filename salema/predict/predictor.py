@@ -93,11 +93,11 @@ class Predictor:
         """
         own, meant = copy.copy(self), self.placement.fps
         if meant and fps and fps != meant:
-            own.prepared = copy.deepcopy(self.prepared)
-            for memory in own.prepared.memories.values():
+            own.prepared = network = copy.copy(self.prepared)  # with the same layers
+            network._modules = network._modules | {"memories": copy.deepcopy(network.memories)}
+            for memory in network.memories.values():
                 keep = (1 - memory.alpha) ** (meant / fps)
                 memory.alpha_logit.copy_(torch.logit(1 - keep))
-            own.prepared.assemble()
         else:
             own.prepared = self.prepared  # one copy of the weights for all
         own.reset()
