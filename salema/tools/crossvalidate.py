@@ -15,6 +15,7 @@ memory and testing with one are told apart.
 import csv
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +43,19 @@ def crossvalidate(params: Params) -> Path:
 
     Writes `arms.npz` beside it: NSS and CC of each scored frame as float16, in the order of the
     table, whose column `frames` says how many belong to a row; NaN without gaze. Its other arrays
-    are those of `where`, in the order of the clips of the first row.
+    are those of `where`, in the order of the clips of the static rows.
     """
     study = params.crossvalidate
     clips = _clips(params) if study.clips else []
     rows: list[dict] = []
     curves: dict[str, list[float]] = {metric: [] for metric in KEPT}
+    folds = data.folds(clips, study.folds) if clips else []
     with Scoring(params, clips) as scoring:
-        for row, curve in _arms(params, clips, scoring):
+        for row, curve in _arms(params, folds, scoring):
             for metric in KEPT:
                 curves[metric] += curve[metric]
             rows.append(row)
-    curves |= where(clips, params)
+    curves |= where(list(chain(*folds)), params)
     target = params.report_folder / "arms.csv"
     with atomic(target) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -70,7 +72,9 @@ def _clips(params: Params) -> list[Clip]:
     return [c for split in annotated(name) for c in data.load(params.root, name, split)]
 
 
-def _arms(params: Params, clips: list[Clip], scoring: Scoring) -> Iterator[tuple[dict, Curves]]:
+def _arms(
+    params: Params, folds: list[list[Clip]], scoring: Scoring
+) -> Iterator[tuple[dict, Curves]]:
     study = params.crossvalidate
     statics = {seed: _static(params, seed) for seed in study.seeds}
     averages = [
@@ -79,9 +83,9 @@ def _arms(params: Params, clips: list[Clip], scoring: Scoring) -> Iterator[tuple
         for layer in study.after
     ]
     names = [name for name in controls.NAMES if name not in ("ema", "mean")]
-    changed = [Test(f"{n} tau {tau:g}", control=n, tau=tau) for tau in study.taus for n in names]
+    some = study.taus[1::2]
+    changed = [Test(f"{n} tau {tau:g}", control=n, tau=tau) for tau in some for n in names]
     changed += [Test("mean", control="mean", tau=1.0)] if study.taus else []
-    folds = data.folds(clips, study.folds) if study.rows else []
     for number, fold in enumerate(folds):
         prior = centre_prior([clip for other in folds if other is not fold for clip in other])
         about = {"arm": "A", "row": "centre-prior", "seed": "", "fold": number + 1, "rate": ""}
@@ -90,7 +94,7 @@ def _arms(params: Params, clips: list[Clip], scoring: Scoring) -> Iterator[tuple
     for seed, path in statics.items():
         about = {"arm": "A", "row": "static", "seed": seed, "fold": "", "rate": ""}
         tests = [Test("as trained"), *averages, *(changed if seed == study.seeds[0] else [])]
-        for found in scoring.of(path, tests, clips):
+        for found in chain.from_iterable(scoring.of(path, tests, fold) for fold in folds):
             yield about | found[0], found[1]
     for row in study.rows:
         placement = study.placements.get(row) or params.placements[row]
