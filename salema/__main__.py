@@ -87,8 +87,9 @@ def _parser() -> Parser:
     predict = command("predict", _predict, "maps of videos, pictures, a camera, ...", files)
     predict.mode("--dataset", _predict_dataset, f"{clips} --shard {model} {maps} --submission")
     predict.mode("--run", _predict_run)
-    scored = f"predictions --dataset {clips} --shard --protocol --every --paired --weights --csv"
-    evaluate = command("evaluate", _evaluate, "scores of anybody's maps", f"{scored} --allow-seen")
+    scored = f"predictions --dataset {clips} --shard --protocol --every --paired --margin"
+    scored += " --weights --csv --allow-seen"
+    evaluate = command("evaluate", _evaluate, "scores of anybody's maps", scored)
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
     controlled = f"predictions --dataset {clips} --tau --out"
     command("controls", _controls, "what of a memory's gain is smoothing or delay", controlled)
@@ -290,7 +291,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     if parsed.csv:
         evaluate.write_scores(scores, parsed.csv)
     if paired:
-        print(evaluate.differences(evaluate.rows(scores), table))
+        groups = {clip.name: getattr(clip, "group", clip.name) for clip in clips}
+        print(evaluate.differences(evaluate.rows(scores), table, groups, parsed.margin))
     return 0
 
 

@@ -19,7 +19,7 @@ from salema.files import SalemaError
 from salema.params import Params, read
 from salema.score.maps import Maps
 from salema.score.protocols import METRICS
-from salema.score.statistics import paired_bootstrap, sign_flip
+from salema.score.statistics import paired, sign_flip
 
 SIGN = dict.fromkeys(METRICS, 1) | {"kld": -1}  # times a difference: positive is better
 # With fewer clips, differences that are all of one sign come up by chance more than once in 20.
@@ -140,7 +140,7 @@ class Study:
     def compare(self, pairs: list[tuple[str, str]]) -> pd.DataFrame:
         """Differences of pairs (run, control) over the same clips.
 
-        Columns: dataset, run, control, metric, difference, low, high (95 % bootstrap), clips,
+        Columns: dataset, run, control, metric, difference, low, high (95 % t interval), clips,
         verdict, p (sign-flip test), finding. The verdict is "better" or "worse" where the interval
         leaves out 0, "open" where it holds 0, "equal" if all scores are the same, "few" for fewer
         than `FEW_CLIPS` clips. The finding is the verdict, but "open" if p is 0.05 or more.
@@ -153,7 +153,7 @@ class Study:
             both = [scores[row, name][metric] for row in (run, control)]
             a, b = values = pd.concat(both, axis=1, join="inner").dropna().to_numpy().T
             if values.size:
-                bounds = paired_bootstrap(a, b, self.params.evaluate.resamples, seed)
+                bounds = paired(a, b)
                 verdict, p = _verdict(metric, values, *bounds[1:]), sign_flip(a, b, seed)
                 finding = "open" if verdict in ("better", "worse") and p >= 0.05 else verdict
                 rows.append((name, run, control, metric, *bounds, len(a), verdict, p, finding))

@@ -30,9 +30,10 @@ from salema.score import baselines, protocols
 from salema.score.maps import Maps
 from salema.score.negatives import Negatives, generator
 from salema.score.protocols import METRICS, Protocol
-from salema.score.statistics import bootstrap, paired_bootstrap
+from salema.score.statistics import bootstrap, by_group, equivalence, sign_flip, t_interval
 
 COMPARED = 400  # approximate number of frames per set on which protocols are compared
+MARGIN = 0.1  # in NSS: a smaller difference counts as none
 COLUMNS = ("dataset", "protocol", "clip", "frames", "skipped", "seen", *METRICS)
 Frame = tuple[int, np.ndarray, np.ndarray, np.ndarray | None]  # index, map, fixations, density
 
@@ -174,7 +175,10 @@ def rows(scores: Iterable[Scores]) -> dict[str, dict]:
 
 
 def summary(scores: list[Scores], protocol: str, resamples: int = 10_000, seed: int = 0) -> dict:
-    """Means with 95 % bootstrap intervals over clips, and the counts.
+    """Means with 95 % intervals over clips, and the counts.
+
+    The intervals are Student's; where a protocol weights clips by their frames, they are those of
+    a bootstrap with `resamples`.
 
     Keys: clips, frames, skipped, seen, protocol, and for each metric `m`: m, m_low, m_high.
     A metric that no frame has is left out.
@@ -185,7 +189,8 @@ def summary(scores: list[Scores], protocol: str, resamples: int = 10_000, seed: 
     for key, mean in rules.aggregate({s.clip: s.frames for s in scores}, seed).items():
         used = [(row[key], row["frames"]) for row in clips if row[key] is not None]
         values, frames = np.array(used).T
-        _, low, high = bootstrap(values, resamples, seed, frames if rules.frame_limit else None)
+        equal, weights = rules.frame_limit is None, (resamples, seed, frames)
+        _, low, high = t_interval(values) if equal else bootstrap(values, *weights)
         result |= {key: mean, f"{key}_low": low, f"{key}_high": high}
     return result
 
@@ -194,7 +199,7 @@ def table(result: dict, title: str) -> str:
     """A summary as lines of text."""
     mark = f", {result['seen']} SEEN IN TRAINING" if result["seen"] else ""
     frames = f"{result['frames']} frames scored, {result['skipped']} without gaze{mark}"
-    lines = [f"{title}: {result['clips']} clips, {frames}; 95 % bootstrap over clips"]
+    lines = [f"{title}: {result['clips']} clips, {frames}; 95 % interval over clips"]
     for key in METRICS:
         if key in result:
             low, high = result[f"{key}_low"], result[f"{key}_high"]
@@ -202,18 +207,33 @@ def table(result: dict, title: str) -> str:
     return "\n".join(lines)
 
 
-def differences(rows: dict[str, dict], other: dict[str, dict], resamples: int = 10_000) -> str:
-    """Paired differences, rows - other, over the clips in both tables, as lines of text."""
+def differences(
+    rows: dict[str, dict],
+    other: dict[str, dict],
+    groups: dict[str, str] | None = None,
+    margin: float = MARGIN,
+) -> str:
+    """Paired differences, rows - other, over the groups of the clips in both tables, as text.
+
+    `groups` maps a clip to its group (None: each clip is one). `margin` is that of the equivalence
+    test, in NSS. See `statistics`.
+    """
     shared = sorted(set(rows) & set(other))
-    lines = [f"paired difference over {len(shared)} clips; 95 % bootstrap"]
+    group = {clip: (groups or {}).get(clip, clip) for clip in shared}
+    counts, equal = f"{len(shared)} clips in {len(set(group.values()))} groups", []
+    lines = [f"paired difference over {counts}; 95 % interval; p: sign flips of groups"]
     for key in METRICS:
-        pairs = [(rows[clip].get(key), other[clip].get(key)) for clip in shared]
-        pairs = np.array([pair for pair in pairs if None not in pair], float)
-        if len(pairs):
-            mean, low, high = paired_bootstrap(*pairs.T, resamples)
-            sure = "" if low <= 0 <= high else "  *"
-            lines.append(f"  {METRICS[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]{sure}")
-    return "\n".join([*lines, "  * the interval does not contain 0"])
+        used = [c for c in shared if None not in (rows[c].get(key), other[c].get(key))]
+        if not used:
+            continue
+        apart = by_group([rows[c][key] - other[c][key] for c in used], [group[c] for c in used])
+        (mean, low, high), p = t_interval(apart), sign_flip(apart)
+        sure = "" if low <= 0 <= high or p >= 0.05 else "  *"
+        lines.append(f"  {METRICS[key]:6} {mean:+7.4f}  [{low:+.4f}, {high:+.4f}]  p {p:.2g}{sure}")
+        if key == "nss" and len(apart) > 1:
+            shown, power = equivalence(apart, margin)
+            equal = [f"  equal within {margin:g} NSS: p {shown:.2g} (power {power:.2f} if equal)"]
+    return "\n".join([*lines, *equal, "  * 0 is outside the interval, and p is below 0.05"])
 
 
 def write_scores(scores: Iterable[Scores], path: Path) -> None:

@@ -23,6 +23,12 @@ def _opacity(text: str) -> float:
     return opacity
 
 
+def _margin(text: str) -> float:
+    if not 0 < (margin := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {margin}")
+    return margin
+
+
 # What argparse gets of each option. The help also shows the choices and the default; where one
 # command means something else by a name, the row starts with the command.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -71,6 +77,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--protocol": dict(default="exact", help="exact, dhf1k, salema2019, hevc33-peer or ntire26"),
     "--every": dict(default=1, type=_count, help="score each n-th frame"),
     "--paired": dict(type=Path, help="compare with other maps, or with a table of --csv"),
+    "--margin": dict(default=0.1, type=_margin, help="of --paired: this NSS apart is equal"),
     "evaluate --weights": dict(type=Path, help="of the maps; refuse their training clips"),
     "--allow-seen": dict(action="store_true", help="score training clips, and mark the row"),
     "--csv": dict(type=Path, help="write a table with one row per clip"),

@@ -449,13 +449,14 @@ def test_the_interval_is_drawn_over_clips():
     one = evaluate.summary(scored(a=[1.0, 3.0]), "exact", 500, 0)
     assert one["nss_low"] == one["nss_high"] == one["nss"] == 2.0
     two = evaluate.summary(scored(a=[1.0], b=[5.0]), "exact", 500, 0)
-    assert (two["nss_low"], two["nss_high"]) == (1.0, 5.0)
+    assert two["nss_low"] == pytest.approx(3 - 12.7062 * 2)  # t of one degree of freedom
+    weighted = evaluate.summary(scored(a=[1.0], b=[5.0]), "dhf1k", 500, 0)
+    assert (weighted["nss_low"], weighted["nss_high"]) == (1.0, 5.0)  # resampled
     many = scored(**{str(n): [float(n)] for n in range(100)})
     result = evaluate.summary(many, "exact", 4000, 0)
-    half = 1.96 * np.arange(100).std() / 10
-    assert result["nss_low"] == pytest.approx(49.5 - half, abs=0.5)
-    assert result["nss_high"] == pytest.approx(49.5 + half, abs=0.5)
-    assert result == evaluate.summary(many, "exact", 4000, 0)
+    half = 1.98422 * np.arange(100).std(ddof=1) / 10
+    assert result["nss_low"] == pytest.approx(49.5 - half)
+    assert result["nss_high"] == pytest.approx(49.5 + half)
 
 
 # ---------------------------------------------------------------------- pairs
@@ -465,15 +466,22 @@ def test_two_folders_are_compared_clip_by_clip(run, mine, worse):
     status, out, _ = run(mine, "--paired", worse)
     assert status == 0
     head, *lines = out[out.index("paired") :].splitlines()
-    assert head == "paired difference over 3 clips; 95 % bootstrap"
+    assert head == (
+        "paired difference over 3 clips in 3 groups; 95 % interval; p: sign flips of groups"
+    )
     found = {line.split()[0]: line for line in lines}
     numbers = {
-        name: [float(n) for n in re.findall(r"[+-]\d+\.\d+", line)] for name, line in found.items()
+        name: [float(n) for n in re.findall(r"[+-]\d+\.\d+", line)]
+        for name, line in found.items()
+        if name in METRICS.values()
     }
-    assert numbers["NSS"][0] > 0 and found["NSS"].endswith("  *")
+    assert numbers["NSS"][0] > 0 and found["NSS"].endswith("  p 0.25")  # 2 of 8 patterns
     assert numbers["KLD"][0] < 0
-    assert all(low <= mean <= high for mean, low, high in filter(None, numbers.values()))
-    assert found["*"].endswith("does not contain 0")
+    assert len(numbers) == 6
+    assert all(low <= mean <= high for mean, low, high in numbers.values())
+    assert "equal within 0.1 NSS: p " in out and found["*"].endswith("p is below 0.05")
+    assert "equal within 9 NSS: p " in run(mine, "--paired", worse, "--margin", "9")[1]
+    assert "--margin: must be above 0" in run(mine, "--paired", worse, "--margin", "-1")[2]
 
 
 def test_a_table_of_ours_or_of_a_peer_is_compared_by_the_clips_that_both_have(
@@ -527,17 +535,31 @@ def test_another_that_is_not_there_gets_one_line(run, mine):
     assert status == 2 and "cannot read nowhere.csv" in err and "check --paired" in err
 
 
-def test_differences_are_means_over_the_pairs_with_a_star_where_0_is_outside():
+def test_differences_are_means_over_the_groups_of_the_pairs():
     ours = {"a": {"nss": 2.0, "cc": 0.5}, "b": {"nss": 3.0, "cc": None}, "c": {"nss": 9.0}}
     other = {"a": {"nss": 1.5, "cc": 0.75}, "b": {"nss": 2.5, "cc": 0.5}}
-    assert evaluate.differences(ours, other, 200).splitlines() == [
-        "paired difference over 2 clips; 95 % bootstrap",
-        "  NSS    +0.5000  [+0.5000, +0.5000]  *",
-        "  CC     -0.2500  [-0.2500, -0.2500]  *",
-        "  * the interval does not contain 0",
+    found = evaluate.differences(ours, other).splitlines()
+    assert found == [
+        "paired difference over 2 clips in 2 groups; 95 % interval; p: sign flips of groups",
+        "  NSS    +0.5000  [+0.5000, +0.5000]  p 0.5",
+        "  CC     -0.2500  [-0.2500, -0.2500]  p 1",
+        "  equal within 0.1 NSS: p 1 (power 1.00 if equal)",
+        "  * 0 is outside the interval, and p is below 0.05",
     ]
-    balanced = evaluate.differences(ours, {"a": {"nss": 3.0}, "b": {"nss": 2.0}}, 200)
-    assert balanced.splitlines()[1] == "  NSS    +0.0000  [-1.0000, +1.0000]"
+    assert "equal within 0.6 NSS: p 0 " in evaluate.differences(ours, other, margin=0.6)
+    ours["a"]["nss"] = 3.5
+    one = evaluate.differences(ours, other, {"a": "scene", "b": "scene"})
+    assert "over 2 clips in 1 groups" in one and "NSS    +1.2500" in one and "equal" not in one
+
+
+def test_a_star_needs_the_interval_and_the_p():
+    def of(*apart):
+        ours = {str(clip): {"nss": value} for clip, value in enumerate(apart)}
+        return evaluate.differences(ours, {clip: {"nss": 0.0} for clip in ours}).splitlines()[1]
+
+    assert of(1.0, 1.1, 1.2, 1.3, 1.4, 1.5).endswith("p 0.031  *")
+    assert of(1.0, 1.1, 1.2, 1.3, 1.4).endswith("p 0.062")  # the interval leaves out 0
+    assert of(0.1, 0.1, 0.1, 0.1, 0.1, 9.0).endswith("p 0.031")  # the interval holds 0
 
 
 # ---------------------------------------------------------------------- seen in training
