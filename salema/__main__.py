@@ -291,7 +291,7 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     if parsed.csv:
         evaluate.write_scores(scores, parsed.csv)
     if paired:
-        groups = {clip.name: getattr(clip, "group", clip.name) for clip in clips}
+        groups = {clip.name: clip.group for clip in clips}
         print(evaluate.differences(evaluate.rows(scores), table, groups, parsed.margin))
     return 0
 

@@ -26,6 +26,7 @@ from salema.data import Clip
 from salema.data.sets import annotated
 from salema.files import atomic
 from salema.model import weights
+from salema.model.layers import SIGMOID
 from salema.params import Params
 from salema.score import controls
 from salema.score.baselines import centre_prior
@@ -93,7 +94,10 @@ def _arms(
             yield about | found[0], found[1]
     for seed, path in statics.items():
         about = {"arm": "A", "row": "static", "seed": seed, "fold": "", "rate": ""}
-        tests = [Test("as trained"), *averages, *(changed if seed == study.seeds[0] else [])]
+        more = [*averages, *changed]
+        if seed != study.seeds[0]:  # averages of the maps cost nothing
+            more = [test for test in averages if test.after == SIGMOID]
+        tests = [Test("as trained"), *more]
         for found in chain.from_iterable(scoring.of(path, tests, fold) for fold in folds):
             yield about | found[0], found[1]
     for row in study.rows:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from salema import data
 from salema.data import Clip
 from salema.files import SalemaError, atomic
 from salema.model import weights
+from salema.model.layers import SIGMOID
 from salema.model.network import SaliencyModel
 from salema.params import Params, Placement
 from salema.predict.predictor import Predictor, is_cut
@@ -79,7 +81,10 @@ class Scoring:
             cache = data.study_cache(tuple(network.config.size))
             if loop.freeze(network, "decoder"):
                 cache = FeatureCache(cache, network)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # more of them wait for the workers
             found = list(self._score(network, tests, clips, cache))
+            torch.set_num_threads(threads)
             with atomic(kept) as part:
                 part.write_text(json.dumps(found), encoding="utf-8")
         yield from json.loads(kept.read_text(encoding="utf-8"))
@@ -165,7 +170,7 @@ class Maker:
         alpha = test.alpha or controls.alpha_of(test.tau, clip.fps or 30.0)
         if test.control:
             return controls.control(test.control, self.trained, alpha)
-        if test.after == 61:  # an average of the maps
+        if test.after == SIGMOID:  # an average of the maps
             return controls.control("ema", self.trained, alpha)
         if test.after not in self.placed:
             placement = Placement(recurrence="ema", after=[test.after], alpha=0.5)

@@ -90,7 +90,7 @@ class Slope:
     chunk = 2
     size = SIZE
 
-    def maps(self, frames):
+    def maps(self, frames, fps=None):
         columns = np.arange(SIZE[1], dtype=np.float32) % 11
         for k, frame in enumerate(frames):
             yield frame, np.tile(np.roll(columns, k), (SIZE[0], 1))
