@@ -14,7 +14,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from salema.files import SalemaError
 
 DatasetName = Literal[
-    "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "NUSScene", "Crowd", "HEVC33", "other"
+    "SALICON",
+    "DHF1K",
+    "Hollywood-2",
+    "UCF-sports",
+    "OSIE",
+    "NUSScene",
+    "Crowd",
+    "HEVC33",
+    "NTIRE26",
+    "AViMoS",
+    "other",
 ]
 ProtocolName = Literal["exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26"]
 Layer = Annotated[int, Field(ge=0, le=61)]

@@ -8,6 +8,7 @@ Every set is in `<root>/<set>/...`, as published. Read in this order:
     listing     what a folder holds, and what is wrong with it
     images      SALICON, OSIE, Crowd, NUSScene
     videos      DHF1K, Hollywood-2, UCF-sports, HEVC33, other
+    challenge   NTIRE26, AViMoS
     manifest    the name of a set -> its clips; whether the study can run on them
     cache       frames and ground truth at the model's size, decoded once
 """

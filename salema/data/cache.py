@@ -180,6 +180,8 @@ def _rows(clip: Clip, kind: str, size: Size, start: int) -> Iterator[np.ndarray]
     elif clip.points is not None:  # blurred at this size
         for points in clip.fixations(start):
             yield stretch(blur(points, clip.size, sigma(clip.size), size))
+    elif isinstance(clip.map_files, Path):
+        yield from (stretch(fit(map_, size)) for map_ in clip.maps(start))
     else:
         for path in clip.paths(clip.map_files, start):
             gray = np.zeros(size, np.uint8) if path is None else read_gray(path)

@@ -10,7 +10,15 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from salema.data.gaze import Size, blur, inside, read_fixations, sigma
+from salema.data.gaze import (
+    Size,
+    blur,
+    gray_video,
+    inside,
+    json_fixations,
+    read_fixations,
+    sigma,
+)
 from salema.data.sets import SETS
 from salema.files import SalemaError
 from salema.media.image import fit, image_size, read_gray, read_image
@@ -41,8 +49,10 @@ class Clip:
     # What the ground truth calls each frame, e.g. "0001"; unique in the clip.
     frame_names: tuple[str, ...] = field(repr=False)
     images: Images = field(repr=False)
-    map_files: Files | None = field(default=None, repr=False)  # the official maps, if any
-    fixation_files: Files | None = field(default=None, repr=False)  # where they are files
+    # The official maps, if any: pictures, or one gray video.
+    map_files: Images | None = field(default=None, repr=False)
+    # Where fixations are files: one a frame, or a JSON of all.
+    fixation_files: Images | None = field(default=None, repr=False)
     # (N, 5) where fixations are in a table: x, y in pixels, observer, first frame, last frame + 1.
     points: np.ndarray | None = field(default=None, repr=False, compare=False)
     fps: float | None = None  # None for an image and where the set does not give it
@@ -74,7 +84,10 @@ class Clip:
     def annotated(self) -> int:
         """Number of frames with a map file or with fixations, by the listing alone."""
         if self.points is None:
-            listed = [files.names for files in (self.map_files, self.fixation_files) if files]
+            kinds = (self.map_files, self.fixation_files)
+            if any(isinstance(kind, Path) for kind in kinds):
+                return self.n_frames
+            listed = [files.names for files in kinds if files]
             return sum(any(names) for names in zip(*listed, strict=True))
         covered = np.zeros(self.n_frames, bool)
         for first, stop in np.clip(self.points[:, 3:], 0, self.n_frames).astype(int):
@@ -123,6 +136,11 @@ class Clip:
             for points in self.fixations(start, stop):
                 yield blur(points, self.size, sigma(self.size))
             return
+        if isinstance(self.map_files, Path):
+            start, stop, _ = slice(start, stop).indices(self.n_frames)
+            for map_ in gray_video(self.map_files).read(start, stop):
+                yield fit(map_ / max(float(map_.max()), 1e-12), self.size, cv2.INTER_LINEAR)
+            return
         for path in self.paths(self.map_files, start, stop):
             gray = None if path is None else fit(read_gray(path), self.size, cv2.INTER_LINEAR)
             yield None if gray is None else gray.astype(np.float32) / 255
@@ -132,6 +150,11 @@ class Clip:
 
         A fixation counts once in every frame that it covers; a frame without any gives (0, 3).
         """
+        if isinstance(self.fixation_files, Path):
+            frames = json_fixations(self.fixation_files)
+            for index in range(self.n_frames)[start:stop]:
+                yield frames[index] if index < len(frames) else np.empty((0, 3))
+            return
         if self.points is None:
             for path in self.paths(self.fixation_files, start, stop):
                 yield np.empty((0, 3)) if path is None else read_fixations(path, self.size)

@@ -4,6 +4,10 @@ Points are float (N, 3): x, y in pixels (0-based; pixel k covers [k, k + 1)) and
 observer, -1 where the data set merges its observers.
 """
 
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +109,40 @@ def _observers(variables: dict, path: Path) -> tuple[np.ndarray, Size]:
     if not (0 < rows <= MOST_PIXELS and 0 < columns <= MOST_PIXELS):
         raise SalemaError(f"resolution {rows} x {columns} in {path} (copy it again)")
     return np.concatenate(points), (int(rows), int(columns))
+
+
+@lru_cache(maxsize=2)
+def json_fixations(path: Path) -> list[np.ndarray]:
+    """A list a frame of [row, column] -> (N, 3) for each frame: x, y in pixels, -1; repeats count.
+
+    Source: `fixations.json` of NTIRE26 and AViMoS, whose observers are merged.
+    """
+    with one_line(f"no fixations in {path} (copy it again)"):
+        frames = json.loads(path.read_text(encoding="utf-8"))
+        pairs = [np.array(frame, float).reshape(-1, 2) for frame in frames]
+    return [np.column_stack([p[:, 1], p[:, 0], np.full(len(p), -1.0)]) for p in pairs]
+
+
+class GrayVideo:
+    """The maps of a gray video, float32 (H, W), read forwards; going back starts it again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.at = path, 0
+        self._rows: Iterator[np.ndarray] | None = None
+
+    def read(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """The maps [start, stop), of which the first is mostly the one after the last."""
+        from salema.media import read
+
+        if self._rows is None or start < self.at:
+            self._rows, self.at = read.maps(self.path), 0
+        for map_ in islice(self._rows, stop - self.at):
+            self.at += 1
+            if self.at > start:
+                yield map_
+
+
+@lru_cache(maxsize=2)
+def gray_video(path: Path) -> GrayVideo:
+    """The reader of a map video, which goes on where it was."""
+    return GrayVideo(path)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from salema.data.challenge import challenge
 from salema.data.clip import Clip
 from salema.data.images import nusscene, osie, salicon
 from salema.data.listing import Problem, Search
@@ -15,6 +16,7 @@ from salema.files import SalemaError, atomic
 from salema.params import Params
 
 LOADERS = {"SALICON": salicon, "OSIE": osie, "Crowd": osie, "NUSScene": nusscene, "DHF1K": dhf1k}
+LOADERS |= {"NTIRE26": challenge, "AViMoS": challenge}
 LOADERS |= {"Hollywood-2": parted, "UCF-sports": parted, "HEVC33": hevc33, "other": other}
 
 

@@ -58,6 +58,7 @@ class DataSet:
 
 
 _DHF1K = "from the repository wenguanwang/DHF1K on GitHub"
+_CHALLENGE = "from ANDRYHA/{} on Hugging Face, unpacked"
 _CLONE = "clone {} from GitHub under this name"
 # RaceHorsesC/D and BasketballDrill/DrillText are one scene each: both are in train.
 _HEVC33 = {
@@ -101,6 +102,8 @@ SETS = {
         names=_HEVC33,
         groups=_HEVC33_GROUPS,
     ),
+    "NTIRE26": DataSet(_CHALLENGE.format("VideoSaliencyChallenge"), "video"),
+    "AViMoS": DataSet(_CHALLENGE.format("AudioVisualMouseSaliency"), "video"),
     "other": DataSet(
         "your own: numbered folders of numbered frames",
         "video",

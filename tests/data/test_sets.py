@@ -82,6 +82,8 @@ def test_the_facts_of_a_set_are_true_of_its_clips(tmp_path):
     trees.hevc33(tmp_path, ["Yan"], [(1, 1, 0, 40, 5, 6)])
     trees.picture(tmp_path / "other" / "1" / "1.png")
     for name, facts in SETS.items():
+        if name in ("NTIRE26", "AViMoS"):  # test_challenge
+            continue
         (clip,) = load(tmp_path, name)
         image = name in ("SALICON", "OSIE", "Crowd", "NUSScene")
         assert is_image(clip) == (facts.kind == "image") == image, name
