@@ -164,6 +164,7 @@ def test_make_study_takes_a_profile_and_sets_only_its_line_of_params(tmp_path):
     for profile, text, said in [("", before, ""), ("open", after, "open"), ("open", after, "")]:
         ran, found = study(profile)
         line = f"params.yaml: profile {said}\n" if said else ""
+        line += "python pip\n" if profile else ""  # the encoder of the arms
         assert ran.returncode == 0 and found == text
         assert ran.stdout.startswith(f"{line}python dvc")
     for wrong in ("opne", "ema30", "seed"):
@@ -300,7 +301,8 @@ def test_every_notebook_is_a_stage_and_is_in_the_readme():
     assert re.findall(r"\d\d_\w+", tree()["notebooks/"]) == NOTEBOOKS
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     listed = list(stages["report"]["foreach"])
-    listed += re.findall(r"report (\S+)", stages["ablation"]["cmd"])
+    for stage in ("ablation", "arms"):
+        listed += re.findall(r"report (\S+)", stages[stage]["cmd"])
     assert sorted(listed) == NOTEBOOKS
 
 
