@@ -15,7 +15,7 @@ memory and testing with one are told apart.
 import csv
 import zlib
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from salema.data.sets import annotated
 from salema.files import atomic
 from salema.model import weights
 from salema.model.layers import SIGMOID
-from salema.params import Params
+from salema.params import Params, Placement
 from salema.score import controls
 from salema.score.baselines import centre_prior
 from salema.score.protocols import METRICS
@@ -76,58 +76,62 @@ def _clips(params: Params) -> list[Clip]:
 def _arms(
     params: Params, folds: list[list[Clip]], scoring: Scoring
 ) -> Iterator[tuple[dict, Curves]]:
+    """The rows of both arms, each with its metrics frame by frame."""
     study = params.crossvalidate
-    statics = {seed: _static(params, seed) for seed in study.seeds}
-    averages = [
-        Test(f"ema{layer} tau {tau:g}", after=layer, tau=tau)
-        for tau in study.taus
-        for layer in study.after
-    ]
-    names = [name for name in controls.NAMES if name not in ("ema", "mean")]
-    some = study.taus[1::2]
-    changed = [Test(f"{n} tau {tau:g}", control=n, tau=tau) for tau in some for n in names]
-    changed += [Test("mean", control="mean", tau=1.0)] if study.taus else []
     for number, fold in enumerate(folds):
         prior = centre_prior([clip for other in folds if other is not fold for clip in other])
         about = {"arm": "A", "row": "centre-prior", "seed": "", "fold": number + 1, "rate": ""}
         for found in scoring.of_prior(prior, fold):
             yield about | found[0], found[1]
+    statics = {seed: _static(params, seed) for seed in study.seeds}
     for seed, path in statics.items():
         about = {"arm": "A", "row": "static", "seed": seed, "fold": "", "rate": ""}
-        more = [*averages, *changed]
-        if seed != study.seeds[0]:  # averages of the maps cost nothing
-            more = [test for test in averages if test.after == SIGMOID]
-        tests = [Test("as trained"), *more]
+        tests = _averages(params, first=seed == study.seeds[0])
         for found in chain.from_iterable(scoring.of(path, tests, fold) for fold in folds):
             yield about | found[0], found[1]
-    for row in study.rows:
-        placement = study.placements.get(row) or params.placements[row]
-        tests = [Test("as trained")]
-        if placement.recurrence == "none":
-            tests += [Test(f"with {name}", after=n, alpha=0.1) for name, n in PUT_IN.items()]
-        else:
-            tests.append(Test("frames alone", alone=True))
-        for number, fold in enumerate(folds):
-            rate = _rate(params, row, folds, number, statics[study.seeds[0]])
-            for seed in study.seeds:
-                rest = [clip for other in folds if other is not fold for clip in other]
-                run = f"{row}-fold{number + 1}-seed{seed}"
-                path = _train(params, run, row, statics[seed], seed, rate, rest, [])
-                about = {"arm": "B", "row": row, "seed": seed, "fold": number + 1, "rate": rate}
-                for found in scoring.of(path, tests, fold):
-                    yield about | found[0], found[1]
+    for row, (number, fold) in product(study.rows, enumerate(folds)):
+        tests = [Test("as trained"), Test("frames alone", alone=True)]
+        if _placement(params, row).recurrence == "none":
+            tests[1:] = [Test(f"with {name}", after=n, alpha=0.1) for name, n in PUT_IN.items()]
+        rate = _rate(params, row, folds, number, statics[study.seeds[0]])
+        rest = [clip for other in folds if other is not fold for clip in other]
+        for seed in study.seeds:
+            run = f"{row}-fold{number + 1}-seed{seed}"
+            path = _train(params, run, row, statics[seed], seed, rate, rest, [])
+            about = {"arm": "B", "row": row, "seed": seed, "fold": number + 1, "rate": rate}
+            for found in scoring.of(path, tests, fold):
+                yield about | found[0], found[1]
 
 
-def _params(params: Params, run: str, seed: int, **update: object) -> tuple[Params, str]:
-    """The parameters of one training of the arms, and the name of its run."""
+def _averages(params: Params, first: bool) -> list[Test]:
+    """Arm A's tests of a static network; those that take long only with the first seed."""
     study = params.crossvalidate
-    return params.model_copy(update={"seed": seed, "model": study.model, **update}), f"arms/{run}"
+    tests = [
+        Test(f"ema{layer} tau {tau:g}", after=layer, tau=tau)
+        for tau, layer in product(study.taus, study.after)
+        if first or layer == SIGMOID  # an average of the maps costs nothing
+    ]
+    names = [name for name in controls.NAMES if name not in ("ema", "mean")]
+    if first and study.taus:
+        pairs = product(study.taus[1::2], names)
+        tests += [Test(f"{name} tau {tau:g}", control=name, tau=tau) for tau, name in pairs]
+        tests.append(Test("mean", control="mean", tau=1.0))
+    return [Test("as trained"), *tests]
+
+
+def _placement(params: Params, row: str) -> Placement:
+    return params.crossvalidate.placements.get(row) or params.placements[row]
+
+
+def _params(params: Params, seed: int) -> Params:
+    """The parameters of one training of the arms."""
+    return params.model_copy(update={"seed": seed, "model": params.crossvalidate.model})
 
 
 def _static(params: Params, seed: int) -> Path:
     """The weights of a static network that is tuned on photographs."""
     study, settings = params.crossvalidate, params.crossvalidate.static
-    own, run = _params(params, f"static-seed{seed}", seed)
+    own, run = _params(params, seed), f"arms/static-seed{seed}"
     torch.manual_seed(seed)
     network = loop.new_static(own)
     frozen = loop.freeze(network, settings.train)
@@ -160,10 +164,9 @@ def _train(
 ) -> Path:
     """Train a row on some clips; every row meets the same clips in the same order."""
     study = params.crossvalidate
-    placement = study.placements.get(row) or params.placements[row]
+    placement, name = _placement(params, row), f"arms/{run}"
     settings = study.finetune.model_copy(update={"learning_rate": rate})
-    own, name = _params(params, run, seed)
-    own = own.model_copy(update={"placements": {name: placement}})
+    own = _params(params, seed).model_copy(update={"placements": {name: placement}})
     start, card = weights.read(static)
     torch.manual_seed(seed + zlib.crc32(row.encode()))
     network = loop.with_placement(start, placement)
