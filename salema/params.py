@@ -128,7 +128,7 @@ class Finetune(Training):
     fresh_learning_rate: Rate | None = None  # of a ConvLSTM and of `fresh` layers
     augment: Literal["none", "flip"] = "none"
     train: Literal["decoder", "all"] = "all"
-    shuffle: bool = True  # the clips, anew in each epoch; false: in the order of their names
+    shuffle: bool = True  # the clips, in each epoch; false: in the order of their names
 
 
 class Placement(Block):
