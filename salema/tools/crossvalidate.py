@@ -29,7 +29,6 @@ from salema.model import weights
 from salema.model.layers import SIGMOID
 from salema.params import Params, Placement
 from salema.score import controls
-from salema.score.baselines import centre_prior
 from salema.score.protocols import METRICS
 from salema.tools.trials import KEPT, Curves, Scoring, Test, where
 from salema.train import loop
@@ -79,7 +78,7 @@ def _arms(
     """The rows of both arms, each with its metrics frame by frame."""
     study = params.crossvalidate
     for number, fold in enumerate(folds):
-        prior = centre_prior([clip for other in folds if other is not fold for clip in other])
+        prior = _prior(params, [clip for other in folds if other is not fold for clip in other])
         about = {"arm": "A", "row": "centre-prior", "seed": "", "fold": number + 1, "rate": ""}
         for found in scoring.of_prior(prior, fold):
             yield about | found[0], found[1]
@@ -101,6 +100,16 @@ def _arms(
             about = {"arm": "B", "row": row, "seed": seed, "fold": number + 1, "rate": rate}
             for found in scoring.of(path, tests, fold):
                 yield about | found[0], found[1]
+
+
+def _prior(params: Params, clips: list[Clip]) -> np.ndarray:
+    """The mean map of some clips, float32 (H, W): of each clip 20 frames that have gaze."""
+    cache = data.study_cache(tuple(params.crossvalidate.model.size))
+    total = np.zeros(cache.size)
+    for clip in clips:
+        maps = np.asarray(cache.maps(clip)[:: max(1, clip.n_frames // 20)], float)
+        total += np.mean([map_ / max(map_.sum(), 1.0) for map_ in maps], axis=0)
+    return np.float32(total / total.max())
 
 
 def _averages(params: Params, first: bool) -> list[Test]:
