@@ -62,6 +62,7 @@ class Scoring:
         self.code = b"".join(path.read_bytes() for path in chain(*files))
 
     def __enter__(self) -> "Scoring":
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of workers wait for others'
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         self.workers = ProcessPoolExecutor(os.cpu_count() or 1, mp_context=context)
         return self
