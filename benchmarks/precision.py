@@ -11,7 +11,7 @@ from salema import data
 from salema.predict.load import load
 from salema.predict.predictor import Predictor
 from salema.score import protocols
-from salema.score.statistics import paired
+from salema.score.statistics import t_interval
 
 SAMPLE = Path(__file__).parent.parent / "data" / "sample"
 PARTS = {"SALICON": "val", "DHF1K": "val", "Hollywood-2": "test", "UCF-sports": "test"}
@@ -24,7 +24,7 @@ def differences(scale: Scale) -> Iterator[Row]:
     full, half = (np.concatenate([_score(model, clips) for clips in sets]) for model in models)
     section = f"starter weights on data/sample: bf16 less fp32, {len(full)} clips, protocol exact"
     for index, metric in enumerate(protocols.METRICS):
-        apart = paired(half[:, index], full[:, index])
+        apart = t_interval(half[:, index] - full[:, index])
         note = f"95 % interval; fp32 {full[:, index].mean():.3f}"
         yield Row(section, metric, "apart", *apart, note=note)
 

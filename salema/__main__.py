@@ -88,7 +88,7 @@ def _parser() -> Parser:
     predict.mode("--dataset", _predict_dataset, f"{clips} --shard {model} {maps} --submission")
     predict.mode("--run", _predict_run)
     scored = f"predictions --dataset {clips} --shard --protocol --every --paired --margin"
-    scored += " --weights --csv --allow-seen"
+    scored += " --weights --csv --frames --allow-seen"
     evaluate = command("evaluate", _evaluate, "scores of anybody's maps", scored)
     evaluate.mode("--run", _evaluate_run, "--allow-seen")
     controlled = f"predictions --dataset {clips} --tau --out"
@@ -270,8 +270,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     clips = _clips(parsed, ground_truth=True)
     if not folder.is_dir():
         raise SalemaError(f"no such folder of maps: {folder} (check the path)")
-    if parsed.csv:
-        absent(parsed.csv)
+    for path in filter(None, (parsed.csv, parsed.frames)):
+        absent(path)
     rules = {"protocol": parsed.protocol, "every": parsed.every}
     rules |= {"everyone": data.load(_root(parsed), parsed.dataset), "ranks": _ranks(parsed)}
     table, here = None, rules["ranks"]
@@ -290,6 +290,8 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     print(evaluate.table(means, f"{clips[0].dataset}, {parsed.protocol}"))
     if parsed.csv:
         evaluate.write_scores(scores, parsed.csv)
+    if parsed.frames:
+        evaluate.write_frames(scores, parsed.frames)
     if paired:
         groups = {clip.name: clip.group for clip in clips}
         print(evaluate.differences(evaluate.rows(scores), table, groups, parsed.margin))

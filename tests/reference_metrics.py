@@ -3,6 +3,8 @@
 One fixation, one threshold, one split at a time, and nothing shared between metrics.
 """
 
+import math
+
 import numpy as np
 
 EPSILON = 2.220446049250313e-16  # MATLAB's eps
@@ -67,6 +69,19 @@ def kld(saliency, density):
     p = to_sum_one(minmax(saliency.astype(np.float64)))
     q = to_sum_one(minmax(density.astype(np.float64)))
     return float(np.sum(q * np.log(EPSILON + q / (p + EPSILON))))
+
+
+def information_gain(saliency, fixations, prior, uniform=0.01):
+    """Bits per fixation, in plain Python: one pixel, one fixation at a time."""
+    logs = []
+    for values in (saliency, prior):
+        values = [float(value) for value in values.ravel()]
+        lowest = min(0.0, *values)
+        values = [value - lowest for value in values]
+        total, n = math.fsum(values), len(values)
+        mixed = [(1 - uniform) * (v / total if total else 1 / n) + uniform / n for v in values]
+        logs.append([math.log2(mixed[place]) for place in np.flatnonzero(fixations)])
+    return sum(a - b for a, b in zip(*logs, strict=True)) / len(logs[0])
 
 
 def score_frame(saliency, fixations, density, negatives):

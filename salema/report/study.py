@@ -19,7 +19,7 @@ from salema.files import SalemaError
 from salema.params import Params, read
 from salema.score.maps import Maps
 from salema.score.protocols import METRICS
-from salema.score.statistics import paired, sign_flip
+from salema.score.statistics import sign_flip, t_interval
 
 SIGN = dict.fromkeys(METRICS, 1) | {"kld": -1}  # times a difference: positive is better
 # With fewer clips, differences that are all of one sign come up by chance more than once in 20.
@@ -153,7 +153,7 @@ class Study:
             both = [scores[row, name][metric] for row in (run, control)]
             a, b = values = pd.concat(both, axis=1, join="inner").dropna().to_numpy().T
             if values.size:
-                bounds = paired(a, b)
+                bounds = t_interval(a - b)
                 verdict, p = _verdict(metric, values, *bounds[1:]), sign_flip(a, b, seed)
                 finding = "open" if verdict in ("better", "worse") and p >= 0.05 else verdict
                 rows.append((name, run, control, metric, *bounds, len(a), verdict, p, finding))

@@ -47,6 +47,7 @@ class Scores:
     seen: bool
     frames: list[dict[str, float] | None]
     protocol: str = "exact"
+    every: int = 1  # the distance between two of `frames`
 
     def row(self) -> dict[str, str | int | float | None]:
         """Means over the frames that have fixations, and the numbers of frames with and without."""
@@ -165,8 +166,8 @@ def score_clips(
             frames = list(progress(executor.map(score, mine, negatives, chunksize=share)))
     if ranks:
         clips, frames = ranks.part(clips), ranks.gather(frames)
-    pairs = zip(clips, frames, strict=True)
-    return [Scores(c.name, dataset, c.name in trained, found, protocol) for c, found in pairs]
+    pairs, how = zip(clips, frames, strict=True), (protocol, rules.every * every)
+    return [Scores(c.name, dataset, c.name in trained, found, *how) for c, found in pairs]
 
 
 def rows(scores: Iterable[Scores]) -> dict[str, dict]:
@@ -241,6 +242,31 @@ def write_scores(scores: Iterable[Scores], path: Path) -> None:
     rows = [score.row() for score in scores]
     text = [{k: f"{v:.6f}" if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     _write_csv(text, COLUMNS, path)
+
+
+def write_frames(scores: Sequence[Scores], path: Path) -> None:
+    """The scores of each frame, for `read_frames`.
+
+    A compressed `.npz` file: `clip` (C,) names, `count` (C,) frames of each, and for all frames in
+    turn `frame`, counted from 0, and float32 scores by the name of the metric.
+    """
+    frames = [frame or {} for score in scores for frame in score.frames]
+    columns = {k: np.array([frame.get(k, np.nan) for frame in frames], "f4") for k in METRICS}
+    columns |= {"clip": [score.clip for score in scores], "count": [len(s.frames) for s in scores]}
+    index = [k * score.every for score in scores for k in range(len(score.frames))]
+    with atomic(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, frame=np.array(index, np.int32), **columns)
+
+
+def read_frames(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Clip -> `frame` and each metric (T,), as in `write_frames`; NaN where there is no score."""
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            clips, ends = table["clip"].tolist(), np.cumsum(table["count"])[:-1]
+            parts = {key: np.split(table[key], ends) for key in ("frame", *METRICS)}
+    except Exception as error:  # NumPy raises whatever its parser fails with
+        raise SalemaError(f"no scores of frames in {path} (write them with --frames)") from error
+    return {clip: {key: part[k] for key, part in parts.items()} for k, clip in enumerate(clips)}
 
 
 def _write_csv(rows: list[dict], columns: Sequence[str], path: Path) -> None:

@@ -8,15 +8,17 @@
 | `cc` | density | 0 | 1 |
 | `sim` | density | above 0 | 1 |
 | `kld` | density | above 0 | 0 (lower is better) |
+| `information_gain` | fixations, and a prior | 0 for the prior | unbounded |
 
 A saliency map is (H, W) of any real scale: every metric gives the same score for `a * map + b`
-with a > 0. Fixations and negatives are an (H, W) mask, or (N,) flat indices `y * W + x`; a pixel
-that occurs twice among the indices counts twice. A density is (H, W) >= 0: the blurred fixations.
+with a > 0, but `information_gain` takes the map as a distribution, and b matters. Fixations and
+negatives are an (H, W) mask, or (N,) flat indices `y * W + x`; a pixel that occurs twice among the
+indices counts twice. A density is (H, W) >= 0: the blurred fixations.
 
-Degenerate input: a constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the SIM and KLD of the
-uniform distribution; a constant density is the uniform distribution too. Every function raises
-ValueError if there is no fixation, no negative or a blank density, if shapes differ, or if a map
-holds NaN or infinity. No function returns NaN.
+Degenerate input: a constant map scores AUC 0.5, NSS 0.0, CC 0.0, and the SIM, KLD and information
+gain of the uniform distribution; a constant density is the uniform distribution too. Every function
+raises ValueError if there is no fixation, no negative or a blank density, if shapes differ, or if a
+map holds NaN or infinity. No function returns NaN.
 
 The AUCs are exact (see `roc`). All passes work on blocks that stay in the cache.
 """
@@ -190,6 +192,36 @@ def kld(
         raise ValueError(f"the uniform share of a map must be in [0, 1], not {uniform}")
     image, target = _distributions(saliency, density, minmax)
     return _overlap(image, target, _moments(image, target), uniform)[1]
+
+
+def information_gain(
+    saliency: np.ndarray, fixations: np.ndarray, prior: np.ndarray, *, uniform: float = 0.01
+) -> float:
+    """How much better the map predicts fixations than a prior, in bits per fixation.
+
+    The mean over fixations of log2(p / q): p is the map (H, W), q the `prior` of the same shape,
+    such as `baselines.centre_prior`; both are divided by their sums (a map with negative values
+    after its minimum is subtracted). 0 is the prior itself, higher is better, and a map worse than
+    the prior is below 0. A share `uniform` in (0, 1] of both is replaced by the uniform
+    distribution, because a zero in p would make the score minus infinity: state it with the number.
+    At 0.01, a fixation on a zero costs 6.6 bits less than in the uniform distribution.
+
+    Source: Kuemmerer, Wallis and Bethge, PNAS 112(52), 2015.
+    """
+    if not 0 < uniform <= 1:
+        raise ValueError(f"the uniform share of a map must be in (0, 1], not {uniform}")
+    if np.shape(prior) != np.shape(saliency):
+        raise ValueError(
+            f"prior {np.shape(prior)} and map {np.shape(saliency)} must have one shape"
+        )
+    places, logs = _places(fixations, np.shape(saliency), "fixations"), []
+    for image in (read_map(saliency), read_map(prior, "prior")):
+        image = image if image.low < 0 else _from_zero(image)
+        mass = sum(float(block.sum()) for block in image.units())
+        share = (image.values[places].astype(np.float64) - image.low) * image.scale
+        share, n = share / mass if mass else 1 / len(image.values), len(image.values)
+        logs.append(np.log2((1 - uniform) * share + uniform / n))
+    return float(np.mean(logs[0] - logs[1]))
 
 
 def _distributions(saliency: np.ndarray, density: np.ndarray, minmax: bool) -> tuple[Map, Map]:

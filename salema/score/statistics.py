@@ -72,14 +72,6 @@ def t_interval(values: np.ndarray) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
-def paired(a: np.ndarray, b: np.ndarray) -> Interval:
-    """`t_interval` of a - b, (K,) values of two models on the same units."""
-    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"paired values must be of the same clips, not {a.shape} and {b.shape}")
-    return t_interval(a - b)
-
-
 def _error(values: np.ndarray) -> float:
     """The standard error of a mean."""
     return float(values.std(ddof=1)) / math.sqrt(len(values))

@@ -81,6 +81,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "evaluate --weights": dict(type=Path, help="of the maps; refuse their training clips"),
     "--allow-seen": dict(action="store_true", help="score training clips, and mark the row"),
     "--csv": dict(type=Path, help="write a table with one row per clip"),
+    "--frames": dict(type=Path, help="write the scores of each frame, an .npz file"),
     # the study
     "run": dict(help="a run of params.yaml: static, ema30, ..."),
     "--run": dict(help="a run of params.yaml: static, ema30, ..."),

@@ -459,6 +459,40 @@ def test_the_interval_is_drawn_over_clips():
     assert result["nss_high"] == pytest.approx(49.5 + half)
 
 
+# ---------------------------------------------------------------------- frames
+
+
+def test_the_scores_of_frames_come_back_as_they_were(tmp_path):
+    scores = scored(a=[1.0, 0.1, 3.0], b=[5.0])
+    scores[0].frames[1], scores[0].every = None, 5
+    evaluate.write_frames(scores, tmp_path / "frames.npz")
+    found = evaluate.read_frames(tmp_path / "frames.npz")
+    assert list(found) == ["a", "b"]
+    assert found["a"]["frame"].tolist() == [0, 5, 10] and found["b"]["frame"].tolist() == [0]
+    np.testing.assert_array_equal(found["a"]["nss"], [1, np.nan, 3])
+    assert np.isnan(found["a"]["cc"]).all() and found["b"]["nss"].tolist() == [5]
+
+
+def test_a_table_of_frames_has_the_means_of_the_table_of_clips(run, mine, tmp_path, clips):
+    words = (mine, "--frames", "frames", "--protocol", "hevc33-peer")
+    assert run(*words)[0] == 0
+    found = evaluate.read_frames(tmp_path / "frames")
+    for clip, row in rows(mine, clips, "hevc33-peer").items():
+        assert found[clip]["frame"].tolist() == [0]  # each fifth of 3 frames
+        for key in METRICS:
+            assert np.nanmean(found[clip][key]) == pytest.approx(row[key], rel=1e-6)
+    assert "frames exists" in run(*words)[2]
+
+
+def test_a_file_without_scores_of_frames_gets_one_line(tmp_path):
+    path = tmp_path / "frames.npz"
+    np.savez(path, nss=np.zeros(3))
+    for _ in range(2):
+        with pytest.raises(SalemaError, match=r"no scores of frames in .*frames\.npz"):
+            evaluate.read_frames(path)
+        path.write_text("text")
+
+
 # ---------------------------------------------------------------------- pairs
 
 

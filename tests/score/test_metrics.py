@@ -1,5 +1,7 @@
 """Metrics: by hand first, then degenerate input, then against slow literal forms."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import reference_metrics as reference
@@ -136,6 +138,42 @@ def test_a_share_of_the_uniform_distribution_bounds_the_kld_of_a_sharp_map():
     assert metrics.kld(sharp, density, uniform=1.0) == pytest.approx(np.log(10))
     with pytest.raises(ValueError, match=r"uniform share of a map must be in \[0, 1\], not 2"):
         metrics.kld(sharp, density, uniform=2)
+
+
+def test_information_gain_is_the_mean_log_ratio_of_two_distributions():
+    p, q = np.array([[1, 3], [4, 0]]), np.array([[2, 2], [2, 2]])
+    mixed = [0.9 * x / 8 + 0.1 / 4 for x in (1, 3, 4, 0)]
+    by_hand = [np.log2(x / 0.25) for x in mixed]
+    gain = partial(metrics.information_gain, p, prior=q, uniform=0.1)
+    assert gain(at(2)) == pytest.approx(by_hand[2])
+    assert gain(at(1, 2, 3)) == pytest.approx(sum(by_hand[1:]) / 3)
+    assert gain(np.array([0, 0, 1])) == pytest.approx((2 * by_hand[0] + by_hand[1]) / 3)
+    assert metrics.information_gain(7 * p, at(2), q, uniform=0.1) == pytest.approx(by_hand[2])
+    # The share bounds what a zero costs, also where the map is not the only one that has zeros.
+    assert metrics.information_gain(p, at(3), q) == pytest.approx(np.log2(0.01))
+    assert metrics.information_gain(p, at(3), p) == 0
+    assert metrics.information_gain(q, at(2), p) < 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_information_gain_equals_a_slow_form(kind):
+    saliency, fixations, density, _ = frame(kind)
+    found = metrics.information_gain(saliency, fixations, density)
+    assert found == pytest.approx(
+        reference.information_gain(saliency, fixations, density), rel=1e-6
+    )
+
+
+def test_information_gain_of_a_map_without_mass_is_that_of_the_uniform_distribution():
+    prior = np.array([[1.0, 2.0], [5.0, 0.0]])
+    even = metrics.information_gain(np.ones((2, 2)), at(0, 2), prior)
+    for value in (0.0, -3.0, 1e12):
+        assert metrics.information_gain(np.full((2, 2), value), at(0, 2), prior) == even
+    for bad, rule in ((np.ones((1, 2)), "must have one shape"), (prior * np.nan, "prior must be")):
+        with pytest.raises(ValueError, match=rule):
+            metrics.information_gain(prior, at(3), bad)
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\], not 0"):
+        metrics.information_gain(prior, at(0), prior, uniform=0)
 
 
 @pytest.mark.parametrize("value", [0, 0.3, -5, 1e12])
@@ -277,3 +315,25 @@ def test_pysaliency_agrees_where_it_can_be_imported(kind, monkeypatch):
         ("auc_shuffled", saliency.ravel()[negatives]),
     ):
         assert ours[key] == pytest.approx(theirs_roc.general_roc(saliency[fixations], others)[0])
+
+
+def test_pysaliencys_information_gain_agrees_where_it_can_be_imported():
+    pysaliency = pytest.importorskip("pysaliency")
+    to_density = pytest.importorskip("pysaliency.metrics").convert_saliency_map_to_density
+    saliency, fixations, prior, _ = frame("float64")
+
+    class Fixed(pysaliency.Model):
+        def __init__(self, density):
+            super().__init__()
+            self.density = density
+
+        def _log_density(self, stimulus):
+            return np.log(self.density)
+
+    ys, xs = np.nonzero(fixations)
+    seen = pysaliency.Fixations.create_without_history(xs, ys, np.zeros(len(xs), int))
+    stimuli = pysaliency.Stimuli([np.zeros((*saliency.shape, 3), np.uint8)])
+    model, baseline = (Fixed(to_density(values)) for values in (saliency, prior))
+    theirs = model.information_gain(stimuli, seen, baseline)
+    ours = metrics.information_gain(saliency, fixations, prior, uniform=1e-12)
+    assert ours == pytest.approx(theirs)

@@ -27,7 +27,7 @@ def test_a_paired_interval_sees_a_difference_that_two_intervals_hide():
     b = a - 0.1 + random.normal(0, 0.1, 50)
     one, other = statistics.t_interval(a), statistics.t_interval(b)
     assert one.low < other.high
-    difference = statistics.paired(a, b)
+    difference = statistics.t_interval(a - b)
     assert difference.mean == pytest.approx(a.mean() - b.mean())
     assert 0 < difference.low < difference.mean < difference.high
 
@@ -43,11 +43,6 @@ def test_an_interval_needs_finite_values(values):
         statistics.bootstrap(np.array(values))
     with pytest.raises(ValueError, match="one finite value a clip"):
         statistics.t_interval(np.array(values))
-
-
-def test_a_paired_interval_needs_the_same_clips():
-    with pytest.raises(ValueError, match=r"same clips, not \(2,\) and \(3,\)"):
-        statistics.paired(np.zeros(2), np.zeros(3))
 
 
 def test_weights_count_a_clip_more_often():
@@ -157,7 +152,7 @@ def test_a_hierarchical_interval_holds_the_variance_of_groups_and_of_seeds():
 
 def test_holm_multiplies_the_least_p_most_and_keeps_the_order():
     assert statistics.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert statistics.holm([0.6, 0.5, 0.001]) == pytest.approx([1, 1, 0.003])
+    assert statistics.holm([0.7, 0.6, 0.001]) == pytest.approx([1, 1, 0.003])
     for p in ([], [1.1], [np.nan]):
         with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
             statistics.holm(p)
