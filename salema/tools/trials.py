@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from salema import data
 from salema.data import Clip
@@ -82,10 +81,7 @@ class Scoring:
             cache = data.study_cache(tuple(network.config.size))
             if loop.freeze(network, "decoder"):
                 cache = FeatureCache(cache, network)
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)  # more of them wait for the workers
             found = list(self._score(network, tests, clips, cache))
-            torch.set_num_threads(threads)
             with atomic(kept) as part:
                 part.write_text(json.dumps(found), encoding="utf-8")
         yield from json.loads(kept.read_text(encoding="utf-8"))
