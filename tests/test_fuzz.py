@@ -29,7 +29,7 @@ from salema.files import SalemaError
 from salema.media import image, read, write
 from salema.model import weights
 from salema.predict import load, sources
-from salema.score import evaluate
+from salema.score import tables
 from salema.score.maps import Maps
 from salema.tools.options import OPTIONS
 
@@ -155,7 +155,7 @@ def corpus(folder):
     found["hevc33.mat"] = table, forked(clips("HEVC33"))
     path = folder / "scores.csv"
     path.write_text("clip,auc_judd,nss\nYan,0.5,1\nLee,0.25,2\n")
-    found[path.name] = path, lambda path: evaluate.read_scores(path, ["Yan"], "exact")
+    found[path.name] = path, lambda path: tables.read_scores(path, ["Yan"], "exact")
     model = predictor().network
     weights.save(model, folder / "ours.safetensors", weights.Card())
     found["ours.safetensors"] = folder / "ours.safetensors", load.read

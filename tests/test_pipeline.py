@@ -13,7 +13,7 @@ from salema import data, params
 from salema.data import manifest
 from salema.files import SalemaError
 from salema.predict import sources as predict
-from salema.score import evaluate
+from salema.score import evaluate, tables
 from salema.score.maps import Maps
 from salema.train import job, loop
 
@@ -149,7 +149,7 @@ def test_the_study_runs_from_images_to_scores(tiny):
 def test_weights_name_their_training_clips_and_those_are_refused(tiny):
     loop.tune(tiny, "static")
     loop.finetune(tiny, "static-video")
-    seen = evaluate.seen_by(Path("runs/tiny/static-video/weights.safetensors"))
+    seen = tables.seen_by(Path("runs/tiny/static-video/weights.safetensors"))
     train_clips = data.load(tiny.root, "DHF1K", "train")
     assert seen["DHF1K"] == [clip.name for clip in train_clips]
     assert len(seen["SALICON"]) == len(data.load(tiny.root, "SALICON", "train"))

@@ -10,5 +10,6 @@ Read in this order:
     baselines   chance, centre prior, spectral residual, one half of the observers
     maps        the maps of a clip: from a folder, or of a baseline
     controls    what of a memory's gain is smoothing, delay or less noise
-    evaluate    scores clip by clip, tables, the study
+    tables      tables of scores, written and read
+    evaluate    scores clip by clip, the study
 """

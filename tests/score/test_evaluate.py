@@ -19,7 +19,7 @@ from salema.files import SalemaError
 from salema.media import write
 from salema.media.read import Frame
 from salema.predict.sources import predict_dataset
-from salema.score import baselines, evaluate, protocols
+from salema.score import baselines, evaluate, protocols, tables
 from salema.score.maps import Maps
 from salema.score.negatives import generator
 from salema.score.protocols import METRICS, NAMES
@@ -332,7 +332,7 @@ def test_a_map_of_the_gaze_itself_is_perfect_and_a_flat_one_is_chance(tmp_path, 
 
 def test_a_clips_score_is_the_mean_over_the_frames_that_have_gaze():
     frames = [{"nss": 1.0, "cc": 0.5}, None, {"nss": 2.0}, None]
-    row = evaluate.Scores("a", "DHF1K", False, frames).row()
+    row = tables.Scores("a", "DHF1K", False, frames).row()
     assert (row["frames"], row["skipped"], row["seen"]) == (2, 2, 0)
     assert (row["nss"], row["cc"], row["kld"]) == (1.5, 0.5, None)
 
@@ -435,7 +435,7 @@ def test_one_worker_and_two_give_the_same_numbers(tmp_path, monkeypatch):
 
 
 def scored(**clips):
-    return [evaluate.Scores(name, "DHF1K", False, [{"nss": value} for value in values])
+    return [tables.Scores(name, "DHF1K", False, [{"nss": value} for value in values])
             for name, values in clips.items()]  # fmt: skip
 
 
@@ -465,8 +465,8 @@ def test_the_interval_is_drawn_over_clips():
 def test_the_scores_of_frames_come_back_as_they_were(tmp_path):
     scores = scored(a=[1.0, 0.1, 3.0], b=[5.0])
     scores[0].frames[1], scores[0].every = None, 5
-    evaluate.write_frames(scores, tmp_path / "frames.npz")
-    found = evaluate.read_frames(tmp_path / "frames.npz")
+    tables.write_frames(scores, tmp_path / "frames.npz")
+    found = tables.read_frames(tmp_path / "frames.npz")
     assert list(found) == ["a", "b"]
     assert found["a"]["frame"].tolist() == [0, 5, 10] and found["b"]["frame"].tolist() == [0]
     np.testing.assert_array_equal(found["a"]["nss"], [1, np.nan, 3])
@@ -476,7 +476,7 @@ def test_the_scores_of_frames_come_back_as_they_were(tmp_path):
 def test_a_table_of_frames_has_the_means_of_the_table_of_clips(run, mine, tmp_path, clips):
     words = (mine, "--frames", "frames", "--protocol", "hevc33-peer")
     assert run(*words)[0] == 0
-    found = evaluate.read_frames(tmp_path / "frames")
+    found = tables.read_frames(tmp_path / "frames")
     for clip, row in rows(mine, clips, "hevc33-peer").items():
         assert found[clip]["frame"].tolist() == [0]  # each fifth of 3 frames
         for key in METRICS:
@@ -489,7 +489,7 @@ def test_a_file_without_scores_of_frames_gets_one_line(tmp_path):
     np.savez(path, nss=np.zeros(3))
     for _ in range(2):
         with pytest.raises(SalemaError, match=r"no scores of frames in .*frames\.npz"):
-            evaluate.read_frames(path)
+            tables.read_frames(path)
         path.write_text("text")
 
 
@@ -793,7 +793,7 @@ def test_protocols_are_compared_in_one_table(study):
 def test_a_table_with_a_clip_twice_is_refused_and_one_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("clip,nss\na,1\nb,2\n", encoding="utf-8-sig")
-    assert evaluate.read_scores(path, ["a"], "exact") == {"a": {"nss": 1.0}, "b": {"nss": 2.0}}
+    assert tables.read_scores(path, ["a"], "exact") == {"a": {"nss": 1.0}, "b": {"nss": 2.0}}
     path.write_text("clip,nss\na,1\nb,2\na,3\n")
     with pytest.raises(SalemaError, match=r"clip a: it is listed twice"):
-        evaluate.read_scores(path, ["a"], "exact")
+        tables.read_scores(path, ["a"], "exact")
