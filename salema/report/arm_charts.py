@@ -26,13 +26,13 @@ def lengths(arms: Arms) -> Figure:
     study, base = arms.study.params.crossvalidate, arms.scores("A", "static")
     figure = style.blank("lengths", 8.6, 3.2)
     panels = figure.subplots(1, 2, sharey=True)
-    kinds = sorted({t.split(" tau ")[0] for t in set(arms.table.tested) if " tau " in t})
-    for kind in kinds:
-        average = kind.startswith("ema")
-        rows = []
+    tested = set(arms.table.tested[arms.table.row == "static"])
+    for kind in sorted({test.split(" tau ")[0] for test in tested if " tau " in test}):
+        average, rows = kind.startswith("ema"), []
         for tau in study.taus:
-            found = arms.contrast(arms.scores("A", "static", f"{kind} tau {tau:g}"), base)
-            rows.append((tau, *t_interval(found.groups)))
+            if (test := f"{kind} tau {tau:g}") in tested:
+                found = arms.contrast(arms.scores("A", "static", test), base)
+                rows.append((tau, *t_interval(found.groups)))
         table, axis = np.array(rows).T, panels[0 if average else 1]
         name = f"average behind layer {kind[3:]}" if average else kind
         (line,) = axis.plot(table[0], table[1], "o-", ms=3.5, label=name)
@@ -42,7 +42,8 @@ def lengths(arms: Arms) -> Figure:
         axis.set(xscale="log", xlabel="time constant, seconds", title=title)
         axis.set_xticks(study.taus, [f"{tau:g}" for tau in study.taus])
         axis.minorticks_off()
-        axis.legend(fontsize=7)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(fontsize=7)
     panels[0].set_ylabel("NSS less the static network's")
     return figure
 

@@ -34,6 +34,8 @@ def made_up(folder, random):
         add("A", "static", seed, "as trained", lambda _: 0)
         add("A", "static", seed, "ema61 tau 0.1", lambda g: 0.5 if g in SHORT else 0.1)
         add("A", "static", seed, "ema61 tau 0.4", lambda g: 0.0 if g in SHORT else 0.3)
+        if seed == 1:  # controls are made with one seed, at some lengths
+            add("A", "static", seed, "blur tau 0.4", lambda _: -0.1)
         add("B", "static-video", seed, "as trained", lambda _: 0)
         for row, gain in GAINS.items():
             add("B", row, seed, "as trained", lambda _, gain=gain: gain)
