@@ -118,7 +118,10 @@ def when(arms: Arms, pairs: dict[str, tuple[Condition, Condition]]) -> Figure:
             at = np.arange(len(rows)) + 0.12 * place
             axis.errorbar(at, rows["mean"], reach, fmt="o-", ms=3.5, lw=1.2, label=label)
             axis.axhline(0, color=style.INK, linewidth=0.9)
-            ranges = [f"{row.low:.2g}-{row.high:.2g}" for row in rows.itertuples()]
+            bounds = [(max(row.low, 0), row.high) for row in rows.itertuples()]
+            ranges = [
+                "-".join(f"{end:.2g}" if end < 99 else f"{end:.0f}" for end in b) for b in bounds
+            ]
             axis.set_xticks(range(len(rows)), ranges, fontsize=6.5)
             axis.set_xlabel(title)
     axes[0].set_ylabel("gain in NSS")
