@@ -11,7 +11,8 @@ import torch
 from salema.model import weights
 from salema.model.layers import LOGITS
 from salema.model.network import SaliencyModel
-from salema.params import Model, named
+from salema.model.placements import named
+from salema.params import Model
 from salema.predict.predictor import Predictor
 
 PLACEMENTS = "static ema7 ema30 ema30-dropout ema30-residual ema30-learned ema54 ema61 ema7-54"

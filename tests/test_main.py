@@ -573,7 +573,10 @@ def test_the_help_of_a_command_shows_the_options_of_all_its_modes(run):
 def test_a_profile_is_chosen_on_the_command_line(refused, tmp_path):
     shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
     line = refused("--profile", "papre", "index", at=None)
-    assert "unknown profile 'papre' in params.yaml (choose one of sample, open, paper)" in line
+    assert (
+        "unknown profile 'papre' in params.yaml (choose one of sample, open, challenge, paper)"
+        in line
+    )
     empty = refused("--profile", "open", "index", "--root", tmp_path, at=None)
     assert "profile open" in empty and "OSIE" in empty
 

@@ -6,10 +6,9 @@ import torch
 from matplotlib.figure import Figure
 
 from salema import data
-from salema.data import Clip
 from salema.model import weights
 from salema.report import style
-from salema.report.arms import ALONE, TRAINED, Arms
+from salema.report.arms import ALONE, LAYER, TRAINED, A, Arms, B
 from salema.report.study import Study
 from salema.score.statistics import t_interval
 
@@ -105,9 +104,22 @@ def _frames(arms: Arms, key: Condition) -> dict[str, list[np.ndarray]]:
     return found
 
 
+def _short(value: float) -> str:
+    return f"{max(value, 0):.2g}" if value < 99 else f"{value:.0f}"
+
+
 @style.look()
-def when(arms: Arms, pairs: dict[str, tuple[Condition, Condition]]) -> Figure:
-    """Where a memory helps: its gain in quartiles of what the frames are like. Descriptive."""
+def when(arms: Arms) -> Figure:
+    """Where a memory helps: its gain in quartiles of what the frames are like. Descriptive.
+
+    The memories are arm A's average of the middle length, and `ema30` of arm B where it was run.
+    """
+    taus, static = sorted(arms.study.params.crossvalidate.taus), (A, "static", TRAINED)
+    tau = taus[(len(taus) - 1) // 2]
+    average = A, "static", f"ema{LAYER} tau {tau:g}"
+    pairs = {f"average behind {LAYER}, {tau:g} s, untrained": (average, static)}
+    if "ema30" in set(arms.table.row):
+        pairs["ema30, trained"] = (B, "ema30", TRAINED), (B, "static-video", TRAINED)
     figure = style.blank("when", 9.4, 2.7)
     axes = figure.subplots(1, len(WHERE), sharey=True)
     for place, (label, pair) in enumerate(pairs.items()):
@@ -130,12 +142,13 @@ def when(arms: Arms, pairs: dict[str, tuple[Condition, Condition]]) -> Figure:
 
 
 @style.look()
-def step(study: Study, clips: list[Clip], before: int = 20, after: int = 60) -> Figure:
+def step(study: Study, before: int = 20, after: int = 60) -> Figure:
     """What each trained memory makes of a cut: the distance of its maps to those it settles at.
 
-    The first frame of one clip is shown `before` times, that of another `after` times.
+    The first frame of one validation clip is shown `before` times, that of another `after` times.
     """
     figure, settings = style.blank("step", 6.4, 2.8), study.params.crossvalidate
+    clips = data.load(study.params.root, settings.clips, "val")
     axis, cache = figure.subplots(), data.study_cache(tuple(settings.model.size))
     one, other = (np.asarray(cache.frames(clip)[:1]) for clip in clips[:2])
     frames = np.concatenate([np.repeat(one, before, 0), np.repeat(other, after, 0)])

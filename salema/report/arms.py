@@ -27,6 +27,7 @@ from salema.score.statistics import (
     sign_flip,
 )
 
+A, B = "A", "B"  # the arms
 TRAINED, ALONE = "as trained", "frames alone"
 LAYER = 61  # the average of the primary contrast is an average of the maps
 

@@ -111,9 +111,8 @@ def test_the_gain_by_quartiles_is_that_of_the_frames(both):
 
 
 def test_the_figures_can_be_drawn(both):
-    static = ("A", "static", "as trained")
     figures = [arm_charts.lengths(both), arm_charts.two_by_two(both)]
-    figures.append(arm_charts.when(both, {"average": (("A", "static", "ema61 tau 0.4"), static)}))
+    figures.append(arm_charts.when(both))
     for figure in figures:
         assert len(style.render(figure, "svg")) > 5000
 

@@ -29,7 +29,7 @@ def arms(tmp_path_factory):
         "static": {"loss": "metrics", "epochs": 1, "batch": 20, "learning_rate": 1e-3},
         "finetune": {"epochs": 1, "batch": 2, "frames_per_clip": 6, "bptt_frames": 3,
                      "learning_rate": 1e-3},
-        "rates": [1e-4, 1e-3], "taus": [0.2], "after": [30, 61],
+        "rates": [1e-4, 1e-3], "taus": [0.1, 0.2], "after": [30, 61],
     }  # fmt: skip
     given = params.from_dict(raw)
     folder = tmp_path_factory.mktemp("arms")

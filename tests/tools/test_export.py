@@ -7,8 +7,9 @@ import torch
 
 from salema.files import SalemaError
 from salema.model.network import SaliencyModel
+from salema.model.placements import named
 from salema.model.weights import Card
-from salema.params import Model, Placement, named
+from salema.params import Model, Placement
 from salema.predict.predictor import Predictor
 from salema.tools.export import OPSET, export
 

@@ -100,6 +100,7 @@ def keys(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "new_static", network)
     monkeypatch.setattr(loop, "_read", lambda path, given, run: (network(given), weights.Card()))
     monkeypatch.setattr(loop, "with_placement", lambda start, placement: start)
+    monkeypatch.setattr(loop, "freeze", lambda *_: None)
     monkeypatch.setattr(loop, "write", lambda *_: None)
     monkeypatch.setattr(loop, "train", lambda _, made: found.update({made.run: made.key()}))
     monkeypatch.setattr(data.FrameCache, "identity", staticmethod(lambda clip: clip.dataset))
