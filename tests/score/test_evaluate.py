@@ -474,13 +474,15 @@ def test_the_scores_of_frames_come_back_as_they_were(tmp_path):
 
 
 def test_a_table_of_frames_has_the_means_of_the_table_of_clips(run, mine, tmp_path, clips):
-    words = (mine, "--frames", "frames", "--protocol", "hevc33-peer")
+    words = (mine, "--frames", "frames", "--every", "2")
     assert run(*words)[0] == 0
     found = tables.read_frames(tmp_path / "frames")
-    for clip, row in rows(mine, clips, "hevc33-peer").items():
-        assert found[clip]["frame"].tolist() == [0]  # each fifth of 3 frames
+    for clip, row in rows(mine, clips, every=2).items():
+        assert found[clip]["frame"].tolist() == list(range(0, 2 * len(found[clip]["nss"]), 2))
         for key in METRICS:
             assert np.nanmean(found[clip][key]) == pytest.approx(row[key], rel=1e-6)
+    (peer, *_) = evaluate.score_clips(clips, Maps(mine), "hevc33-peer", every=2)
+    assert peer.every == 10  # the protocol takes each fifth frame
     assert "frames exists" in run(*words)[2]
 
 
