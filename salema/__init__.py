@@ -11,7 +11,7 @@ Read in this order; each package imports only from those above it.
     predict     a trained model at work, ours or an authors' checkpoint: frames -> maps
     score       metrics, protocols, negatives, baselines, intervals
     report      the ablation table, figures, executed notebooks
-    tools       ONNX export, an HTML view, a check of this machine
+    tools       the two arms of the study, ONNX export, an HTML view, a check of this machine
 
 Source: Linardos et al., "Simple vs complex temporal recurrences for video saliency
 prediction", BMVC 2019 (arXiv 1907.01869).
