@@ -3,6 +3,7 @@
 import difflib
 import math
 import os
+import re
 from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +14,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from salema.files import SalemaError
 
+_VIDEOS = ("HEVC33", "NTIRE26", "AViMoS")
 DatasetName = Literal[
-    "SALICON",
-    "DHF1K",
-    "Hollywood-2",
-    "UCF-sports",
-    "OSIE",
-    "NUSScene",
-    "Crowd",
-    "HEVC33",
-    "NTIRE26",
-    "AViMoS",
-    "other",
+    "SALICON", "DHF1K", "Hollywood-2", "UCF-sports", "OSIE", "NUSScene", "Crowd", *_VIDEOS, "other"
 ]
 ProtocolName = Literal["exact", "dhf1k", "salema2019", "hevc33-peer", "ntire26"]
 Layer = Annotated[int, Field(ge=0, le=61)]
@@ -235,6 +227,15 @@ class Study(Block):
     after: list[Layer] = [61]  # and the layers that they are behind
     primary: Annotated[list[str], Field(max_length=3)] = []  # "<row> - <row>", decided beforehand
     margin: Rate = 0.1  # of equivalence, in NSS
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Study":
+        needs = [self.images, self.clips, self.static, self.finetune or not self.rows]
+        if self.seeds and not all(needs):
+            raise ValueError("with `seeds`, it needs images, clips, static, and finetune for rows")
+        if odd := [text for text in self.primary if not re.fullmatch(r"\S+ [-=] \S+", text)]:
+            raise ValueError(f"`primary` needs `<row> - <row>` or `<row> = <row>`; see {odd}")
+        return self
 
 
 class Params(Block):

@@ -515,3 +515,21 @@ def test_aliases_and_merges_of_a_usual_size_are_read(tmp_path):
     raw = FILE.read_text(encoding="utf-8")
     path.write_text(f"{raw}\n  copy: &copy\n    data: {{}}\n  more:\n    <<: *copy\n")
     assert params.read(path) == params.read(FILE)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"primary": ["ema30 > static-video"]}, "`primary` needs `<row> - <row>`"),
+        ({"static": None}, "with `seeds`, it needs images, clips, static"),
+        ({"finetune": None}, "finetune for rows"),
+    ],
+)  # fmt: skip
+def test_a_wrong_block_of_the_arms_is_one_line(change, said):
+    raw = deepcopy(RAW)
+    block = raw["profiles"]["sample"]["crossvalidate"]
+    for key, value in change.items():
+        block[key] = value
+    with pytest.raises(SalemaError) as error:
+        from_dict(raw)
+    assert said in str(error.value) and "\n" not in str(error.value)

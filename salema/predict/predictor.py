@@ -125,7 +125,10 @@ class Predictor:
 
     @torch.inference_mode()
     def compute(self, frames: np.ndarray, in_time: bool) -> np.ndarray:
-        """Maps of frames at the model's size: of one clip, or each a clip of its own."""
+        """Float32 maps (T, H, W) of frames at the model's size: of one clip, or each of its own.
+
+        `frames` are uint8 (T, H, W, 3), or an encoder's features, float16 (T, h, w, C).
+        """
         maps = []
         for start in range(0, len(frames), self.at_once):
             part = np.require(frames[start : start + self.at_once], requirements="CW")

@@ -12,7 +12,6 @@ from salema.report.arms import ALONE, LAYER, TRAINED, A, Arms, B
 from salema.report.study import Study
 from salema.score.statistics import t_interval
 
-BARS = "with 95 % intervals over groups of clips"
 WHERE = {"time": "seconds since the clip began", "since_cut": "seconds since a cut"}
 WHERE |= {"motion": "motion, grey levels in .2 s", "spread": "spread of the gaze, diagonals"}
 PARTS = 4  # of the frames, by quartiles of what they are like
@@ -130,10 +129,7 @@ def when(arms: Arms) -> Figure:
             at = np.arange(len(rows)) + 0.12 * place
             axis.errorbar(at, rows["mean"], reach, fmt="o-", ms=3.5, lw=1.2, label=label)
             axis.axhline(0, color=style.INK, linewidth=0.9)
-            bounds = [(max(row.low, 0), row.high) for row in rows.itertuples()]
-            ranges = [
-                "-".join(f"{end:.2g}" if end < 99 else f"{end:.0f}" for end in b) for b in bounds
-            ]
+            ranges = [f"{_short(row.low)}-{_short(row.high)}" for row in rows.itertuples()]
             axis.set_xticks(range(len(rows)), ranges, fontsize=6.5)
             axis.set_xlabel(title)
     axes[0].set_ylabel("gain in NSS")

@@ -27,7 +27,7 @@ from salema.data.sets import annotated
 from salema.files import atomic
 from salema.model import weights
 from salema.model.layers import SIGMOID
-from salema.params import Params, Placement
+from salema.params import Params, Placement, choose
 from salema.score import controls
 from salema.score.protocols import METRICS
 from salema.tools.trials import KEPT, Curves, Scoring, Test, where
@@ -129,7 +129,8 @@ def _averages(params: Params, first: bool) -> list[Test]:
 
 
 def _placement(params: Params, row: str) -> Placement:
-    return params.crossvalidate.placements.get(row) or params.placements[row]
+    known = params.placements | params.crossvalidate.placements
+    return known[choose(row, known, "row of crossvalidate")]
 
 
 def _params(params: Params, seed: int) -> Params:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from salema import data
+from salema.files import SalemaError
 from salema.model.network import SaliencyModel
 from salema.params import Params, Training, Tune
 from salema.train.features import FeatureCache
@@ -40,8 +41,13 @@ class Job:
     @cached_property
     def cache(self) -> data.FrameCache | FeatureCache:
         """Frames (or the frozen encoder's features) and maps of the clips at the model's size."""
-        cache = data.study_cache(tuple(self.params.model.size))
-        return cache if self.frozen is None else FeatureCache(cache, self.frozen)
+        cache, settings = data.study_cache(tuple(self.params.model.size)), self.settings
+        if self.frozen is None:
+            return cache
+        if settings.augment not in ("none", "flip") or getattr(settings, "half_epochs", 0):
+            what = f"{self.run}: features of a frozen encoder are computed once"
+            raise SalemaError(f"{what} (set augment: none or flip, and half_epochs: 0)")
+        return FeatureCache(cache, self.frozen)
 
     def windows(self, epoch: int | None) -> Iterator[Reader]:
         """Functions that read the windows of an epoch, from 0; None is validation."""

@@ -113,3 +113,10 @@ def test_scores_of_a_clip_that_was_trained_on_are_refused(arms):
         next(scoring.of(path, [trials.Test("as trained")], clips))
     assert not list(path.parent.glob("*.json.*"))
     assert json.loads(next(path.parent.glob("scores-*.json")).read_text())
+
+
+def test_an_unknown_row_names_the_nearest(arms):
+    given, _, _ = arms
+    with pytest.raises(SalemaError, match=r"unknown row of crossvalidate 'ema31' \(did you mean"):
+        crossvalidate._placement(given, "ema31")
+    assert crossvalidate._placement(given, "clstm30-zero").zero

@@ -1,17 +1,21 @@
 """A frozen encoder's features: those of the frames, computed once, and read in their place."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import trees
 
-from salema import data
+from salema import data, params
 from salema.files import SalemaError
 from salema.model.network import SaliencyModel
-from salema.params import LITE, Model, Placement
+from salema.params import LITE, Model, Placement, Tune
 from salema.train import features, loop
 from salema.train.features import FeatureCache
+from salema.train.job import Job
 
+ROOT = Path(__file__).parents[2]
 SIZE = (32, 64)
 CONFIG = Model(size=[*SIZE], width=0.125, std=64.0, encoder=LITE[0], branches=True)
 
@@ -84,3 +88,13 @@ def test_a_frozen_encoder_leaves_its_mixing_convolution_to_the_decoder(network):
                                             "norm.weight", "norm.bias")
     }  # fmt: skip
     assert "layers.30.weight" in trains
+
+
+@pytest.mark.parametrize("change", [{"augment": "zoom"}, {"augment": "salbce"}, {"half_epochs": 1}])
+def test_what_features_cannot_follow_is_refused(network, clip, change, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = params.read(ROOT / "params.yaml").model_copy(update={"model": CONFIG})
+    settings = Tune(epochs=1, batch=1, learning_rate=1e-3, train="decoder", **change)
+    with pytest.raises(SalemaError, match=r"static: features of a frozen encoder .*augment"):
+        _ = Job(given, "static", settings, [clip], [], frozen=network).cache
+    assert isinstance(Job(given, "static", settings, [clip], []).cache, data.FrameCache)
